@@ -1,0 +1,50 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+LOCKS := requirements/local.txt requirements/dev.txt
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## make .venv from the locked requirements and put paper2hub in it
+
+# Every package is pinned and hashed, so pip has nothing to resolve; the stamp is made last, so an
+# installation that was cut short is begun again.
+$(STAMP): $(LOCKS) pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes $(LOCKS:%=-r %)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup  ## run the main job: 5,000 real digits to an exported autoencoder
+	$(VENV)/bin/paper2hub run autoencoder
+
+test: setup  ## all tests but the slow ones
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: setup  ## the tests that take minutes, on data fetched by package name
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: setup  ## format, lint and types
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+compile: setup  ## every pipeline for every target, into build/pipelines
+	for target in local kubeflow vertex; do \
+		$(VENV)/bin/paper2hub compile --all --target $$target -o build/pipelines/$$target || exit 1; done
+
+bench: setup  ## our speed beside its peers', in one run
+	$(VENV)/bin/python -m tests.bench.grouped_convolution
+
+lock: setup  ## resolve requirements/*.in again
+	$(VENV)/bin/python requirements/lock.py
+
+readme: setup  ## write the generated parts of README.md
+	$(VENV)/bin/python -m tests.readme
+
+clean:  ## remove everything that is made
+	rm -rf $(VENV) build *.egg-info
+
+.PHONY: help setup demo test test-slow lint compile bench lock readme clean

@@ -1,0 +1,1 @@
+"""The steps of a pipeline, one folder each: a plain function, its KFP interface, its command line."""

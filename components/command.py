@@ -1,0 +1,117 @@
+"""The command line of a step, built from the signature and the docstring of its function."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import docstring_parser
+
+from trainer.artifact import write_json
+from trainer.errors import TryAgain, UserError
+
+# A step's `__main__` imports this module first, and TensorFlow reads the level when it is imported:
+# 2 hides what it tells at every start-up and keeps errors.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+Metadata = Mapping[str, Mapping[str, Any]]
+"""Output artifact -> what to note beside it, such as the numbers of a Metrics artifact."""
+
+
+def run(
+    function: Callable[..., Metadata | None], arguments: Sequence[str] | None = None
+) -> NoReturn:
+    """Calls a step with the arguments of the command line and leaves with its exit code.
+
+    Every parameter of the function is a flag of the same name; a mapping is given as a JSON object.
+    `--executor_input` takes what KFP writes for `{{$}}`; with it, the metadata that the function
+    returns go to the file named there, where KFP and Vertex AI read them.
+
+    The exit code is 0 when the step is done, 2 for what the caller can mend, 75 for what may work
+    when tried again, and 1 with a traceback for anything else.
+
+    Args:
+        function: the step: strings, numbers and mappings in, metadata of its outputs back.
+        arguments: the command line; that of the process where it is None.
+    """
+    values = vars(_parser(function).parse_args(arguments))
+    executor_input = values.pop("executor_input")
+    try:
+        metadata = function(**values)
+    except (UserError, TryAgain) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    if executor_input is not None:
+        _write_executor_output(executor_input["outputs"], metadata or {})
+    sys.exit(0)
+
+
+def _parser(function: Callable[..., Any]) -> argparse.ArgumentParser:
+    """The flags of a step, with the help that its docstring gives."""
+    documentation = docstring_parser.parse(
+        inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE
+    )
+    help_texts = {p.arg_name: " ".join((p.description or "").split()) for p in documentation.params}
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {function.__module__.rpartition('.')[0]}",
+        description=documentation.short_description,
+        allow_abbrev=False,
+    )
+    types = typing.get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        convert, placeholder = _reading(types[name])
+        required = parameter.default is parameter.empty
+        shown = "" if required else f" (default: {json.dumps(parameter.default)})"
+        parser.add_argument(
+            f"--{name}",
+            type=convert,
+            metavar=placeholder,
+            required=required,
+            default=None if required else parameter.default,
+            help=(help_texts.get(name, "") + shown).replace("%", "%%"),
+        )
+    parser.add_argument(
+        "--executor_input",
+        type=_json_object,
+        metavar="JSON",
+        help="what KFP writes for {{$}}; names the file that takes the outputs' metadata",
+    )
+    return parser
+
+
+def _reading(kind: Any) -> tuple[Callable[[str], Any], str]:
+    """How a flag of a type is read, and what stands for its value in the help."""
+    if kind in (str, int, float):
+        return kind, {str: "TEXT", int: "INTEGER", float: "NUMBER"}[kind]
+    if dict in (typing.get_origin(k) for k in (kind, *typing.get_args(kind))):
+        return _json_object, "JSON"
+    raise TypeError(f"A step takes str, int, float and dict; got the annotation {kind}.")
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """A JSON object; argparse reports anything else."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(
+            f'must be a JSON object, as in {{"epochs": 2}}; got {text!r}'
+        )
+    return value
+
+
+def _write_executor_output(outputs: Mapping[str, Any], metadata: Metadata) -> None:
+    """Writes the artifacts as they were announced, with the metadata that the step returned."""
+    artifacts = {}
+    for name, announced in outputs.get("artifacts", {}).items():
+        artifact = announced["artifacts"][0]
+        noted = {**artifact.get("metadata", {}), **metadata.get(name, {})}
+        artifacts[name] = {"artifacts": [{**artifact, "metadata": noted}]}
+    write_json(outputs["outputFile"], {"artifacts": artifacts})

@@ -1,0 +1,1 @@
+"""The step that makes a checkpoint fit for a Hub."""

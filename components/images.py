@@ -1,0 +1,11 @@
+"""The container images, one per set of dependencies and not one per step."""
+
+import importlib.metadata
+
+VERSION = importlib.metadata.version("paper2hub")
+
+DATA = f"paper2hub/data:{VERSION}"
+"""Beam, TF Transform and what reads datasets."""
+
+TRAINER = f"paper2hub/trainer:{VERSION}"
+"""Keras on TensorFlow and JAX, and what evaluates, exports and reports."""

@@ -1,0 +1,1 @@
+"""The step that tells a person what a run did."""

@@ -1,0 +1,6 @@
+"""The command line of train."""
+
+from components import command
+from components.train.train import train
+
+command.run(train)

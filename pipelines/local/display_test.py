@@ -1,0 +1,117 @@
+import dataclasses
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from pipelines.local.display import Lines, LiveTable, display_for, print_failures
+from pipelines.local.progress import read_progress
+from pipelines.local.record import RunRecord, TaskRecord, now
+
+STATE = {
+    "done": 1200,
+    "total": 4000,
+    "unit": "images",
+    "per_second": 850.0,
+    "seconds_left": 3.0,
+    "figures": {"loss": 0.094},
+}
+LINE = "1,200/4,000 images, 850 images/s, 3 s left, loss 0.094"
+
+
+@pytest.fixture
+def run(tmp_path):
+    record = RunRecord(
+        run="test-1",
+        pipeline="test",
+        folder=str(tmp_path),
+        parameters={},
+        tasks={name: TaskRecord("waiting", f"logs/{name}.log") for name in ("train", "report")},
+        status="running",
+        started=now(),
+    )
+    file = record.progress("train")
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(STATE))
+    return record
+
+
+def having(run, name, **changes):
+    return dataclasses.replace(
+        run, tasks={**run.tasks, name: dataclasses.replace(run.tasks[name], **changes)}
+    )
+
+
+def console(**options):
+    return Console(file=io.StringIO(), width=120, **options)
+
+
+def test_lines_tell_starts_ends_and_progress_once_each(run):
+    screen = console()
+    with Lines(screen, every_seconds=0) as lines:
+        lines.show(run)
+        running = having(run, "train", status="running", started=now())
+        lines.show(running)
+        lines.show(running)  # nothing new to tell
+        done = having(running, "train", status="succeeded", seconds=3.14, exit_code=0)
+        lines.show(having(done, "report", status="failed", seconds=0.5, exit_code=2))
+    assert screen.file.getvalue().splitlines() == [
+        "train: started",
+        f"train: {LINE}",
+        "train: succeeded in 3.1 s",
+        "report: failed after 0.5 s with exit code 2",
+    ]
+
+
+def test_lines_are_silent_for_a_while(run):
+    screen = console()
+    lines = Lines(screen, every_seconds=60)
+    for _ in range(3):
+        lines.show(having(run, "train", status="running", started=now()))
+    assert screen.file.getvalue() == "train: started\n"
+
+
+def test_the_table_has_every_task_and_how_far_it_is(run):
+    screen = console()
+    table = LiveTable(screen)
+    table.show(having(run, "train", status="running", started=now()))
+    screen.print(table.render())
+    shown = screen.file.getvalue()
+    assert LINE in shown
+    assert "test-1" in shown
+    assert "waiting" in shown
+
+
+def test_the_table_is_for_terminals():
+    assert isinstance(display_for(console(force_terminal=True)), LiveTable)
+    assert isinstance(display_for(console(force_terminal=False)), Lines)
+
+
+def test_the_table_leaves_a_terminal_as_it_was(run):
+    screen = console(force_terminal=True)
+    with display_for(screen) as display:
+        display.show(having(run, "report", status="failed", seconds=0.5, exit_code=1))
+    assert "failed" in screen.file.getvalue()
+
+
+def test_failures_show_the_end_of_their_log(run):
+    run.log("train").parent.mkdir()
+    run.log("train").write_text("".join(f"line [{i}]\n" for i in range(30)))
+    failed = having(run, "train", status="failed", seconds=1.0, exit_code=137, reason="Killed [x].")
+    screen = console()
+    print_failures(failed, screen)
+    shown = screen.file.getvalue()
+    assert "train failed after 1.0 s with exit code 137. Killed [x]." in shown
+    assert "line [29]" in shown
+    assert "line [10]" in shown
+    assert "line [9]" not in shown
+    assert str(run.log("train")) in shown
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"done": 1}'])
+def test_progress_that_is_not_whole_is_none(text, tmp_path):
+    file = tmp_path / "progress.json"
+    assert read_progress(file) is None
+    file.write_text(text)
+    assert read_progress(file) is None

@@ -1,0 +1,1 @@
+"""Promises of the whole: every model, every pipeline, every command."""

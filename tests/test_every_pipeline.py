@@ -1,0 +1,107 @@
+"""Every model's pipeline compiles for every target to a valid specification."""
+
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+import yaml
+from kfp.components import load_component_from_text
+
+import pipelines
+from pipelines import catalog
+from pipelines.compile import compile_model
+from pipelines.local.graph import parameter_values, parse_graph
+from pipelines.training import Target
+from trainer.catalog import dataset_names
+
+STEPS = ["create-tfrecords", "preprocess", "train", "evaluate", "export-hub", "report"]
+SECRET = re.compile(r"password|secret|token|api_?key|private_key|AIza|-----BEGIN", re.IGNORECASE)
+
+
+@pytest.fixture(params=catalog.names())
+def model(request):
+    return request.param
+
+
+@pytest.fixture(params=typing.get_args(Target))
+def target(request):
+    return request.param
+
+
+@pytest.fixture
+def text(model, target, tmp_path):
+    return compile_model(model, tmp_path / "pipeline.yaml", target).read_text()
+
+
+def test_it_is_valid(text):
+    spec = load_component_from_text(text).pipeline_spec
+    assert len(spec.root.dag.tasks) == len(STEPS)
+
+
+def test_it_can_be_read_here_whatever_its_target(text, model):
+    graph = parse_graph(text)
+    assert list(graph.tasks) == STEPS
+    values = parameter_values(graph, {})
+    assert values["dataset"] in dataset_names()
+    assert {name: values[name] for name in values if name != "dataset"} == {
+        "data": "",
+        "settings": {},
+        "shards": 4,
+        "max_bad_fraction": 0.01,
+        "unusual": "quarantine",
+    }
+
+
+def test_accelerators_and_limits_are_asked_for_where_they_are_had(text, target):
+    spec, *platforms = yaml.safe_load_all(text)
+    containers = {k: v["container"] for k, v in spec["deploymentSpec"]["executors"].items()}
+    limited = {name for name, container in containers.items() if "resources" in container}
+    assert limited == (set() if target == "local" else set(containers))
+    accelerators = {
+        name: container["resources"]["accelerator"]["resourceType"]
+        for name, container in containers.items()
+        if "accelerator" in container.get("resources", {})
+    }
+    assert set(accelerators) <= {"exec-train", "exec-evaluate"}
+    if target == "kubeflow":
+        assert set(accelerators.values()) <= {"nvidia.com/gpu"}
+        selected = platforms and platforms[0]["platforms"]["kubernetes"]["deploymentSpec"]
+        assert set(selected["executors"] if selected else ()) == set(accelerators)
+    else:
+        assert not platforms
+        assert all(kind.startswith("NVIDIA_") for kind in accelerators.values())
+    retried = {name for name, task in spec["root"]["dag"]["tasks"].items() if "retryPolicy" in task}
+    assert retried == (set() if target == "local" else set(STEPS))
+
+
+def test_regnety_trains_on_an_accelerator_in_the_cloud(tmp_path):
+    text = compile_model("regnety", tmp_path / "pipeline.yaml", "vertex").read_text()
+    train = yaml.safe_load(text)["deploymentSpec"]["executors"]["exec-train"]["container"]
+    assert train["resources"]["accelerator"]["resourceType"] == "NVIDIA_L4"
+
+
+def test_caching_is_on(text):
+    tasks = next(yaml.safe_load_all(text))["root"]["dag"]["tasks"]
+    assert all(task["cachingOptions"]["enableCache"] for task in tasks.values())
+
+
+def test_it_holds_no_secrets(text):
+    assert not SECRET.search(text)
+
+
+def test_the_kfp_command_writes_the_same(model, tmp_path):
+    ours = compile_model(model, tmp_path / "ours.yaml")
+    theirs = tmp_path / "theirs.yaml"
+    kfp = Path(sys.executable).parent / "kfp"
+    file = Path(pipelines.__path__[0]) / f"{model}.py"
+    command = [kfp, "dsl", "compile", "--py", file, "--output", theirs]
+    subprocess.run(command, check=True, capture_output=True)
+    assert theirs.read_text() == ours.read_text()
+
+
+def test_a_models_file_is_short(model):
+    lines = (Path(pipelines.__path__[0]) / f"{model}.py").read_text().splitlines()
+    assert len(lines) <= 20

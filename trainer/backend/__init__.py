@@ -1,0 +1,17 @@
+"""One train step per backend; `keras.backend.backend()` decides which, and nothing else knows.
+
+Both modules offer the same three names:
+- `TrainStep(recipe)`: takes all updates of a recipe on one batch, compiled;
+- `compile_predict(recipe, function)`: a function of a batch, compiled, from NumPy to NumPy;
+- `compile_statistics(recipe, layers)`: what batch normalisation measures on a batch, compiled.
+"""
+
+import importlib
+from types import ModuleType
+
+import keras
+
+
+def current() -> ModuleType:
+    """The backend module for the Keras backend in use, `tensorflow` or `jax`."""
+    return importlib.import_module(f"trainer.backend.{keras.backend.backend()}")

@@ -1,0 +1,89 @@
+"""One training step on TensorFlow, on one device or under a `tf.distribute` strategy."""
+
+import tensorflow as tf
+
+from trainer.backend.gradients import clip_global_norm, is_scalar
+from trainer.recipe import Batch, Recipe
+
+
+class TrainStep:
+    """Takes every update of a recipe that is due, in order, as one compiled function."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.strategy = tf.distribute.get_strategy()
+        for update in recipe.updates:
+            for name, optimizer in update.optimizers.items():
+                optimizer.build(recipe.networks[name].trainable_variables)
+        self._compiled = tf.function(self._run, autograph=False)
+
+    def __call__(self, step: int, batch: Batch) -> dict:
+        """Moves the networks by one step and returns the logged scalars as tensors."""
+        due = tuple(step % update.every == 0 for update in self.recipe.updates)
+        return self._compiled(batch, due)
+
+    def read(self) -> None:
+        """Takes up values assigned to the recipe's variables; they are shared here already."""
+
+    def write(self) -> None:
+        """Puts trained values into the recipe's variables; they are shared here already."""
+
+    def _run(self, batch, due):
+        logs = self.strategy.run(self._replica_step, args=(batch, due))
+        return {k: self.strategy.reduce("MEAN", v, axis=None) for k, v in logs.items()}
+
+    def _replica_step(self, batch, due):
+        logs = {}
+        for update, is_due in zip(self.recipe.updates, due, strict=True):
+            if not is_due:
+                continue
+            groups = {
+                name: self.recipe.networks[name].trainable_variables for name in update.optimizers
+            }
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch([v.value for group in groups.values() for v in group])
+                result = update.loss(batch)
+                loss, extras = result if isinstance(result, tuple) else (result, {})
+                share = loss / self.strategy.num_replicas_in_sync
+            gradients = tape.gradient(
+                share,
+                {name: [v.value for v in group] for name, group in groups.items()},
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            gradients = clip_global_norm(gradients, update.clip_norm)
+            for name, optimizer in update.optimizers.items():
+                optimizer.apply(gradients[name], groups[name])
+            batch = {**batch, **extras}
+            logs[update.loss.__name__] = loss
+            logs.update({k: v for k, v in extras.items() if is_scalar(v)})
+        return logs
+
+
+def compile_predict(recipe: Recipe, function):
+    """`function` of a batch as one compiled graph, from NumPy arrays to NumPy arrays."""
+    compiled = tf.function(function, reduce_retracing=True, autograph=False)
+
+    def predict(batch):
+        outputs = compiled({k: tf.convert_to_tensor(v) for k, v in batch.items()})
+        return {k: v.numpy() for k, v in outputs.items()}
+
+    return predict
+
+
+def compile_statistics(recipe: Recipe, layers):
+    """A function of a batch that returns mean and variance of each layer's input, in order.
+
+    Runs the losses forward only, with each of `layers` keeping nothing of what it saw before.
+    """
+
+    wanted = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def measure(batch):
+        for update in recipe.updates:
+            result = update.loss(batch)
+            if isinstance(result, tuple):
+                batch = {**batch, **result[1]}
+        return [tf.identity(v.value) for v in wanted]
+
+    return lambda batch: [value.numpy() for value in measure(batch)]

@@ -1,0 +1,76 @@
+import dataclasses
+from typing import Literal
+
+import pytest
+
+from trainer.config import DatasetFacts, parse_settings, suited_to, with_settings
+from trainer.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    variant: Literal["small", "large"] = "small"
+    epochs: int = 3
+    rate: float = 0.1
+    flip: bool = True
+    widths: tuple[int, ...] = (4, 2)
+    clip: float | None = None
+    num_classes: int = 10
+
+    def suited_to(self, facts: DatasetFacts) -> dict[str, object]:
+        return {"num_classes": len(facts.class_names)}
+
+
+def test_text_becomes_the_type_of_its_field() -> None:
+    text = {
+        "variant": "large",
+        "epochs": "1_000",
+        "rate": "1e-3",
+        "flip": "false",
+        "widths": "8,4,2",
+        "clip": "0.5",
+    }
+    assert with_settings(Config(), text) == Config("large", 1000, 1e-3, False, (8, 4, 2), 0.5)
+
+
+def test_what_json_gives_back_is_the_same_config() -> None:
+    config = Config(widths=(1,), clip=2.0)
+    values = {**dataclasses.asdict(config), "widths": [1], "epochs": 3.0}
+    assert with_settings(Config(), values) == config
+    assert with_settings(Config(clip=1.0), {"clip": "none"}).clip is None
+    assert with_settings(Config(), {"widths": "7"}).widths == (7,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": "2"}, "got 'epoch'. Did you mean 'epochs'?"),
+        ({"epochs": "two"}, "epochs must be of type int; got 'two'"),
+        ({"epochs": "2.5"}, "epochs must be of type int; got '2.5'"),
+        ({"epochs": True}, "epochs must be of type int; got True"),
+        ({"flip": "perhaps"}, "flip must be of type bool; got 'perhaps'"),
+        ({"variant": "huge"}, "variant must be one of small, large; got 'huge'"),
+        ({"widths": "a,b"}, "widths must be of type"),
+        ({"widths": "1,x"}, "widths must be of type"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_the_users_to_mend(
+    settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        with_settings(Config(), settings)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_dataset_decides_what_is_not_set_by_hand() -> None:
+    facts = DatasetFacts(("a", "b"), 100, 32)
+    assert suited_to(Config(), facts, {}).num_classes == 2
+    assert suited_to(Config(num_classes=7), facts, {"num_classes": "7"}).num_classes == 7
+
+
+def test_pairs_must_have_a_key_and_a_value() -> None:
+    assert parse_settings(["epochs=2", "note = a=b"]) == {"epochs": "2", "note": "a=b"}
+    for wrong in ("epochs", "=2"):
+        with pytest.raises(UserError, match="must look like key=value"):
+            parse_settings([wrong])

@@ -1,0 +1,1 @@
+"""Datasets, one folder each, and how their examples are kept on disk."""

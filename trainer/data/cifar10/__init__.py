@@ -1,0 +1,1 @@
+"""CIFAR-10 in its binary and its Python version."""

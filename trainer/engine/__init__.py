@@ -1,0 +1,1 @@
+"""The training engine: input, training, checkpoints, evaluation and export of any recipe."""

@@ -1,0 +1,1 @@
+"""Metrics used by two models or more, in NumPy on the host."""

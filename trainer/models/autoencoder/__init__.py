@@ -1,0 +1,1 @@
+"""Deep autoencoder of Hinton and Salakhutdinov (2006)."""

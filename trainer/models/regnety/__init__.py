@@ -1,0 +1,1 @@
+"""RegNetY 200MF to 800MF of Radosavovic et al. (2020)."""

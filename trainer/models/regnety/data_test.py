@@ -1,0 +1,77 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from trainer.models.regnety.config import TINY
+from trainer.models.regnety.data import augment, centre_crop, preprocessing_fn, random_crop
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """Red grows to the right, green downwards."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = np.linspace(0, 255, width)[None, :]
+    image[..., 1] = np.linspace(0, 255, height)[:, None]
+    return image
+
+
+def encoded(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (256, 400), (400, 256), (37, 501), (256, 257)])
+def test_the_centre_crop_is_the_centre(shape: tuple[int, int]) -> None:
+    crop = centre_crop(picture(*shape), 224).numpy()
+    assert crop.shape == (224, 224, 3)
+    middle = crop[111:113, 111:113].mean(axis=(0, 1))
+    np.testing.assert_allclose(middle[:2], 127.5, atol=3)
+
+
+def test_a_square_of_256_is_cut_without_any_resizing() -> None:
+    image = picture(256, 256)
+    np.testing.assert_array_equal(centre_crop(image, 224).numpy(), image[16:240, 16:240])
+
+
+def test_preprocessing_is_the_centre_crop_of_each_picture() -> None:
+    images = [picture(40, 50), picture(90, 37)]
+    inputs = {
+        "image": tf.constant([encoded(i) for i in images]),
+        "label": tf.constant([1, 2], tf.int64),
+    }
+    outputs = preprocessing_fn(inputs, TINY)
+    assert outputs["image"].shape == (2, 32, 32, 3)
+    for got, image in zip(outputs["image"], images, strict=True):
+        np.testing.assert_allclose(got, centre_crop(image, 32), atol=0.5)
+    assert outputs["label"].numpy().tolist() == [1, 2]
+
+
+def test_random_crops_follow_from_their_seed_and_have_the_areas_of_the_paper() -> None:
+    image = picture(300, 400)
+    crops = [random_crop(image, 32, (7, i)).numpy() for i in range(200)]
+    np.testing.assert_array_equal(crops[3], random_crop(image, 32, (7, 3)).numpy())
+    # The gradients make each crop tell its own box: extent of red times extent of green.
+    extent = np.array([np.ptp(c[..., 0]) * np.ptp(c[..., 1]) / 255**2 for c in crops])
+    assert 0.05 < extent.min() < 0.2
+    assert extent.max() > 0.8
+    assert 0.45 < extent.mean() < 0.6  # the mean of U(0.08, 1) is 0.54; corners are cut short
+    assert all(c.min() >= 0 and c.max() <= 255 for c in crops)
+
+
+def test_a_picture_no_box_fits_gives_its_centre() -> None:
+    # 1 pixel high: every box of at least 8 % of the area is higher than that, or wider than it.
+    crop = random_crop(picture(1, 1000), 32, (0, 0)).numpy()
+    assert crop.shape == (32, 32, 3)
+
+
+def test_augmentation_works_inside_tf_data_as_it_does_eagerly() -> None:
+    example = {"image": encoded(picture(50, 60)), "label": np.int64(1)}
+    eager = augment({k: tf.constant(v) for k, v in example.items()}, (3, 4), TINY)
+    dataset = tf.data.Dataset.from_tensors(example).map(lambda e: augment(e, (3, 4), TINY))
+    traced = next(iter(dataset))
+    assert traced["image"].shape == (32, 32, 3)
+    np.testing.assert_allclose(traced["image"], eager["image"], atol=1e-3)
+    assert int(traced["label"]) == 1
