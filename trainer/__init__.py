@@ -1,1 +1,1 @@
-"""The science of paper2hub: papers as recipes, datasets as adapters, and the engine that trains them."""
+"""The science of paper2hub: papers as recipes, datasets as adapters, and the engine of both."""

@@ -1,4 +1,4 @@
-"""Folders that are either whole or absent, and the digests that prove it (standard library only)."""
+"""Files and folders that are either whole or absent, and their digests (standard library only)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is: every folder of `trainer/models` is a model, every folder of `trainer/data` a dataset."""
+"""What there is: a folder of `trainer/models` is a model, one of `trainer/data` a dataset."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Update:
 
     Attributes:
         loss: maps a batch to a scalar, or to (scalar, extras); the extras join the batch that later
-            updates of the same step see, and scalars among them are logged. Its name is its log key.
+            updates of the same step see, and scalars among them are logged. Its name is its key.
         optimizers: network name -> the optimizer that moves it. All other networks stay still.
         every: take this update on every n-th step only, beginning with the first.
         clip_norm: bound on the norm of all gradients of this update together.

@@ -76,7 +76,7 @@ def evaluate(
 
 
 def confusion_json(result: Evaluation) -> dict[str, Any]:
-    """The confusion matrix as Kubeflow's ClassificationMetrics has it; empty where there is none."""
+    """The confusion matrix as KFP's ClassificationMetrics has it; empty where there is none."""
     if result.confusion is None:
         return {}
     return {

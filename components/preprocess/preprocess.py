@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -67,6 +68,7 @@ def preprocess(
     config = suited_to(with_settings(load_config(model), chosen), facts, chosen)
     data = model_part(model, "data")
     raw_for_training = getattr(data, "RAW_FOR_TRAINING", ())
+    stored_as = getattr(data, "STORED_AS", {})
 
     def transform(inputs: Mapping[str, Any]) -> dict[str, Any]:
         return dict(data.preprocessing_fn(inputs, config))
@@ -114,7 +116,7 @@ def preprocess(
                 features[split] = {
                     "key": manifest.features["key"],
                     **{name: manifest.features[name] for name in kept},
-                    **_stored(metadata.schema),
+                    **_stored(metadata.schema, stored_as),
                 }
                 shards = len(manifest.splits[split].shards)
                 _ = (
@@ -150,7 +152,7 @@ def preprocess(
 
 
 def dataset_facts(manifest: Manifest, examples: str | Path) -> DatasetFacts:
-    """What a model's config may adapt to: classes, number of training examples, size of pictures."""
+    """What a model's config may adapt to: classes, training examples, size of pictures."""
     sides = []
     if "image" in manifest.features:
         records = (r for path in manifest.files(examples, "train") for r in read_records(path))
@@ -170,12 +172,15 @@ def _column(feature: Feature) -> tf.io.FixedLenFeature:
     return tf.io.FixedLenFeature(() if feature.encoding == "raw" else feature.shape, kind)
 
 
-def _stored(schema: Any) -> dict[str, Feature]:
-    """How transformed features are kept: tensors as raw bytes, numbers and strings as lists."""
+def _stored(schema: Any, stored_as: Mapping[str, str]) -> dict[str, Feature]:
+    """How transformed features are kept: tensors as raw bytes, numbers and strings as lists.
+
+    TF Transform knows int64, float32 and strings only; `stored_as` names narrower types.
+    """
     stored = {}
     for name, column in schema_utils.schema_as_feature_spec(schema).feature_spec.items():
         shape = tuple(column.shape)
-        dtype = "bytes" if column.dtype == tf.string else column.dtype.name
+        dtype = "bytes" if column.dtype == tf.string else stored_as.get(name, column.dtype.name)
         stored[name] = Feature(dtype, shape, "raw" if shape and dtype != "bytes" else "list")
     return stored
 
@@ -193,9 +198,10 @@ def _encode(
     for name in columns.schema.names:
         if name in stored:
             values = columns.column(name).flatten()
-            arrays[name] = values.to_numpy(zero_copy_only=False).reshape(
-                columns.num_rows, *stored[name].shape
-            )
+            array = values.to_numpy(zero_copy_only=False)
+            if stored[name].encoding == "raw":
+                array = _narrowed(name, array, stored[name].dtype)
+            arrays[name] = array.reshape(columns.num_rows, *stored[name].shape)
     for row, record in enumerate(columns.column(RECORD).flatten().to_pylist()):
         source = decode_example(raw, record)
         values = {name: source[name] for name in ("key", *kept)}
@@ -203,6 +209,14 @@ def _encode(
         key = source["key"]
         place = zlib.crc32(key)
         yield place % shards, (place, key, encode_example(stored, values))
+
+
+def _narrowed(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    """The array in the type it is stored in, which must hold every value."""
+    narrow = array.astype(dtype)
+    if narrow.dtype != array.dtype and not np.array_equal(narrow, array):
+        raise ValueError(f"STORED_AS says {dtype} for {name}, which cannot hold all its values.")
+    return narrow
 
 
 def _write_shard(

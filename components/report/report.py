@@ -132,7 +132,7 @@ def read_panels(folder: Path) -> list[dict[str, Any]]:
 
 
 def confusion_view(matrix: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the page shows of a confusion matrix: the table where it is small, and the worst pairs."""
+    """What the page shows of a confusion matrix: the table if it is small, and the worst pairs."""
     if not matrix:
         return None
     names = [spec["displayName"] for spec in matrix["annotationSpecs"]]

@@ -105,10 +105,6 @@ def exit_handler(tmp_path):
 
 
 def nested(tmp_path):
-    @dsl.pipeline
-    def inner():
-        show_nothing()
-
     inner()
 
 
@@ -137,6 +133,11 @@ def secret(tmp_path):
 @dsl.container_component
 def show_nothing():
     return dsl.ContainerSpec(image="none", command=["true"])
+
+
+@dsl.pipeline
+def inner():
+    show_nothing()
 
 
 @dsl.container_component

@@ -111,7 +111,7 @@ def compile_statistics(recipe: Recipe, layers):
 
 
 def _stateless(variables, state, function, *args):
-    """Calls a function that reads and assigns Keras variables; returns its result and their values."""
+    """Calls a function of Keras variables; returns its result and their values after it."""
     with keras.StatelessScope(state_mapping=list(state)) as scope:
         result = function(*args)
     return result, [scope.get_current_value(v) for v in variables]

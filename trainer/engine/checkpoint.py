@@ -169,7 +169,7 @@ def jsonable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_history(folder: str | Path) -> list[dict[str, Any]]:
-    """What was measured epoch by epoch while the checkpoint was trained; empty if it was imported."""
+    """What was measured in each epoch of the checkpoint's training; empty if it was imported."""
     path = Path(folder) / HISTORY
     history: list[dict[str, Any]] = read_json(path) if path.is_file() else []
     return history

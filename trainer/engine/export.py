@@ -1,4 +1,4 @@
-"""From a checkpoint to what is served: a SavedModel that takes encoded pictures, and a Keras file."""
+"""From a checkpoint to what is served: a SavedModel that takes pictures, and a Keras file."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Classification:
         self.cross_entropy -= float(np.log(np.maximum(of_label, 1e-12)).sum())
 
     def result(self) -> dict[str, float | ConfusionMatrix]:
-        """`top_1_accuracy`, `top_5_accuracy` (from six classes on), `cross_entropy`, `confusion`."""
+        """`top_1_accuracy`, `cross_entropy`, `confusion`; `top_5_accuracy` from six classes on."""
         total = max(int(self.counts.sum()), 1)
         numbers: dict[str, float | ConfusionMatrix] = {
             "top_1_accuracy": 100.0 * float(np.trace(self.counts)) / total,

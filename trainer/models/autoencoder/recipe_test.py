@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from trainer.models.autoencoder.recipe import SquaredError, recipe, squared_erro
 def test_parameters_are_those_of_the_papers_network() -> None:
     # 784-1000-500-250-30 and back: every layer has width_in * width_out weights and biases.
     widths = [784, 1000, 500, 250, 30, 250, 500, 1000, 784]
-    wanted = sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+    wanted = sum((a + 1) * b for a, b in itertools.pairwise(widths))
     assert complexity(recipe(Config()).networks["autoencoder"]).parameters == wanted == 2_837_314
 
 

@@ -24,7 +24,12 @@ PAPER = Paper(
             unit="%",
             variant=variant,
         )
-        for variant, accuracy in (("200MF", 70.3), ("400MF", 74.1), ("600MF", 75.5), ("800MF", 76.3))
+        for variant, accuracy in (
+            ("200MF", 70.3),
+            ("400MF", 74.1),
+            ("600MF", 75.5),
+            ("800MF", 76.3),
+        )
     ),
 )
 
@@ -128,4 +133,6 @@ class Config:
         }
 
 
-TINY = Config(num_classes=3, image_size=32, batch_size=4, epochs=2, warmup_epochs=1, train_examples=8)
+TINY = Config(
+    num_classes=3, image_size=32, batch_size=4, epochs=2, warmup_epochs=1, train_examples=8
+)

@@ -7,6 +7,9 @@ from trainer.models.regnety.config import Config
 RAW_FOR_TRAINING = ("image",)
 """The training split keeps the encoded picture, since its crops are drawn from the whole of it."""
 
+STORED_AS = {"image": "uint8"}
+"""TF Transform knows no bytes but strings; pixels leave it as int64 and are stored as bytes."""
+
 SMALLEST_AREA = 0.08  # pycls: of the picture, in a training crop
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # pycls
 CROP_TRIES = 10  # pycls
@@ -29,14 +32,14 @@ def preprocessing_fn(inputs, config: Config):
         config: decides the size.
 
     Returns:
-        `image`, uint8 [batch, size, size, 3], RGB; `label`, int64 [batch].
+        `image`, int64 [batch, size, size, 3], RGB in 0 to 255; `label`, int64 [batch].
     """
 
     def crop(encoded):
         image = centre_crop(decode(encoded), config.image_size)
-        return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
+        return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.int64)
 
-    image = tf.map_fn(crop, inputs["image"], fn_output_signature=tf.uint8)
+    image = tf.map_fn(crop, inputs["image"], fn_output_signature=tf.int64)
     shape = (None, config.image_size, config.image_size, 3)
     return {"image": tf.ensure_shape(image, shape), "label": inputs["label"]}
 

@@ -33,8 +33,8 @@ def settings_of(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
         if found == [(s.depth, s.width) for s in stages(variant)] and "head.fc.weight" in state:
             return {"variant": variant, "num_classes": state["head.fc.weight"].shape[0]}
     raise UserError(
-        f"A pycls checkpoint must be of RegNetY {', '.join(DESIGN)}; this one has stages of (depth, "
-        f"width) {found}."
+        f"A pycls checkpoint must be of RegNetY {', '.join(DESIGN)}; this one has stages of "
+        f"(depth, width) {found}."
     )
 
 

@@ -1,0 +1,81 @@
+"""The README is true: its table is current and its commands run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.readme import README, generated
+
+ROOT = README.parent
+TEXT = README.read_text(encoding="utf-8")
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
+NEEDS = {
+    # Commands that stand for the reader's own data are run with what they name replaced by --help,
+    # after a check that every option they use is one that the help lists.
+    "paper2hub run": "the reader's ImageNet",
+    "paper2hub import-weights": "a checkpoint of the reader's",
+}
+
+
+def test_the_table_is_what_the_results_say() -> None:
+    assert generated(TEXT) == TEXT, "run `make readme`"
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^make ([a-z-]+)$", TEXT, re.MULTILINE))
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_every_path_it_names_exists() -> None:
+    for path in re.findall(
+        r"`((?:pipelines|components|trainer|docker|infra|tests)/[\w/.]*)`", TEXT
+    ):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_run(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command)
+    if words[0] == "docker":
+        if words[1] == "build":
+            assert (ROOT / words[words.index("--file") + 1]).is_file()
+        if (
+            shutil.which("docker") is None
+            or subprocess.run(["docker", "info"], capture_output=True).returncode
+        ):
+            pytest.skip("no Docker daemon runs here; images are built with `docker build`")
+        pytest.skip("images are built by hand, not by the tests: they take minutes")
+    environment = Path(sys.executable).parent
+    program = [sys.executable] if words[0] == "python" else [str(environment / words[0])]
+    options = [word for word in words if word.startswith("-") and word != "-m"]
+    if any(command.startswith(start) for start in NEEDS):
+        shown = execute([*program, words[1], "--help"], ROOT)
+        for option in options:
+            assert option in shown, f"{option} is no option of {words[1]}"
+        return
+    if "-o" in words:
+        words[words.index("-o") + 1] = str(tmp_path / "out.yaml")
+    if "--output" in words:
+        words[words.index("--output") + 1] = str(tmp_path / "out.yaml")
+    execute([*program, *words[1:]], ROOT)
+    if {"-o", "--output"} & set(words):
+        assert (tmp_path / "out.yaml").stat().st_size > 1000
+
+
+def execute(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
