@@ -16,7 +16,9 @@ SOURCES = sorted(
     path.relative_to(ROOT)
     for package in PACKAGES
     for path in (ROOT / package).rglob("*.py")
-    if not path.name.endswith("_test.py") and "testdata" not in path.parts
+    if not (
+        path.name.endswith("_test.py") or path.name == "conftest.py" or "testdata" in path.parts
+    )
 )
 
 # Standard library only, and so importable by everyone.

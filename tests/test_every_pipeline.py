@@ -21,19 +21,20 @@ STEPS = ["create-tfrecords", "preprocess", "train", "evaluate", "export-hub", "r
 SECRET = re.compile(r"password|secret|token|api_?key|private_key|AIza|-----BEGIN", re.IGNORECASE)
 
 
-@pytest.fixture(params=catalog.names())
+@pytest.fixture(scope="module", params=catalog.names())
 def model(request):
     return request.param
 
 
-@pytest.fixture(params=typing.get_args(Target))
+@pytest.fixture(scope="module", params=typing.get_args(Target))
 def target(request):
     return request.param
 
 
-@pytest.fixture
-def text(model, target, tmp_path):
-    return compile_model(model, tmp_path / "pipeline.yaml", target).read_text()
+@pytest.fixture(scope="module")
+def text(model, target, tmp_path_factory):
+    file = tmp_path_factory.mktemp(model) / "pipeline.yaml"
+    return compile_model(model, file, target).read_text()
 
 
 def test_it_is_valid(text):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import apache_beam as beam
 import numpy as np
@@ -85,7 +85,7 @@ def preprocess(
         raw_record_column_name=RECORD,
     )
     with whole_folder(transformed_examples) as folder, whole_folder(transform_graph) as graph:
-        features = {}
+        features: dict[str, dict[str, Feature]] = {}
         with (
             tempfile.TemporaryDirectory() as scratch,
             beam.Pipeline(options=PipelineOptions(beam_options.split())) as pipeline,
@@ -104,7 +104,8 @@ def preprocess(
             learnt = (batches["train"], adapter) | "Learn" >> tft_beam.AnalyzeDataset(transform)
             _ = learnt | tft_beam.WriteTransformFn(str(graph))
             for split in manifest.splits:
-                kept, applied = (), learnt
+                kept: tuple[str, ...] = ()
+                applied = learnt
                 if split == "train" and raw_for_training:
                     kept = raw_for_training
                     applied = (batches[split], adapter) | "Learn for training" >> (
@@ -180,8 +181,11 @@ def _stored(schema: Any, stored_as: Mapping[str, str]) -> dict[str, Feature]:
     stored = {}
     for name, column in schema_utils.schema_as_feature_spec(schema).feature_spec.items():
         shape = tuple(column.shape)
-        dtype = "bytes" if column.dtype == tf.string else stored_as.get(name, column.dtype.name)
-        stored[name] = Feature(dtype, shape, "raw" if shape and dtype != "bytes" else "list")
+        dtype: Any = (
+            "bytes" if column.dtype == tf.string else stored_as.get(name, column.dtype.name)
+        )
+        encoding: Literal["list", "raw"] = "raw" if shape and dtype != "bytes" else "list"
+        stored[name] = Feature(dtype, shape, encoding)
     return stored
 
 

@@ -20,6 +20,7 @@ class TrainStep:
         variables = [v for owner in owners for v in owner.variables]
         variables += [seed.state for seed in recipe.seeds]
         self.variables = list({id(v): v for v in variables}.values())
+        self.values: list = []
         self._compiled = jax.jit(self._run, static_argnums=2, donate_argnums=0)
         self.read()
 

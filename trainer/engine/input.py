@@ -32,7 +32,7 @@ def parse(record: Any, features: Mapping[str, Feature]) -> dict[str, Any]:
         else tf.io.FixedLenFeature(feature.shape, listed[feature.dtype])
         for name, feature in features.items()
     }
-    values = tf.io.parse_single_example(record, specification)
+    values: dict[str, Any] = tf.io.parse_single_example(record, specification)
     for name, feature in features.items():
         if feature.encoding == "raw":
             flat = tf.io.decode_raw(values[name], feature.dtype)

@@ -94,7 +94,7 @@ def train(model: str, config: Any, examples: str | Path, folder: str | Path) -> 
             state = dataclasses.replace(state, step=state.step + 1)
             means.add(logs, state.step)
             progress.advance(config.batch_size, means.newest())
-        record = {"epoch": epoch + 1, "step": state.step, **means.result()}
+        record: dict[str, Any] = {"epoch": epoch + 1, "step": state.step, **means.result()}
         record["examples_per_second"] = steps * config.batch_size / (time.monotonic() - began)
         step_function.write()
         if (epoch + 1) % every == 0 or epoch + 1 == config.epochs:

@@ -82,14 +82,9 @@ def block_diagonal(
     """
     group_channels, filters = kernel.shape[-2:]
     groups = inputs.shape[-1] // group_channels
-    edges = range(groups_per_block, groups, groups_per_block)
-    parts = zip(
-        ops.split(inputs, [edge * group_channels for edge in edges], axis=-1),
-        ops.split(kernel, [edge * (filters // groups) for edge in edges], axis=-1),
-        strict=True,
-    )
-    outputs = [
-        ops.conv(
+
+    def convolve(part, part_kernel):
+        return ops.conv(
             part,
             _with_zeros(part_kernel, part.shape[-1]),
             strides=strides,
@@ -97,9 +92,13 @@ def block_diagonal(
             dilation_rate=dilation_rate,
             data_format="channels_last",
         )
-        for part, part_kernel in parts
-    ]
-    return outputs[0] if len(outputs) == 1 else ops.concatenate(outputs, axis=-1)
+
+    edges = range(groups_per_block, groups, groups_per_block)
+    if not edges:
+        return convolve(inputs, kernel)
+    parts = ops.split(inputs, [edge * group_channels for edge in edges], axis=-1)
+    kernels = ops.split(kernel, [edge * (filters // groups) for edge in edges], axis=-1)
+    return ops.concatenate([convolve(*pair) for pair in zip(parts, kernels, strict=True)], axis=-1)
 
 
 def _with_zeros(kernel, channels: int):

@@ -24,7 +24,7 @@ def settings_of(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Raises:
         UserError: the shapes are those of no RegNetY we know.
     """
-    found = []
+    found: list[tuple[int, int]] = []
     while (name := f"s{len(found) + 1}.b1.f.a.weight") in state:
         stage = f"s{len(found) + 1}."
         blocks = {key.split(".")[1] for key in state if key.startswith(stage)}
