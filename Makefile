@@ -13,7 +13,8 @@ setup: $(STAMP)  ## make .venv from the locked requirements and put paper2hub in
 # installation that was cut short is begun again.
 $(STAMP): $(LOCKS) pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes $(LOCKS:%=-r %)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+		--require-hashes $(LOCKS:%=-r %)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -38,13 +39,10 @@ compile: setup  ## every pipeline for every target, into build/pipelines
 bench: setup  ## our speed beside its peers', in one run
 	$(VENV)/bin/python -m tests.bench.grouped_convolution
 
-lock: setup  ## resolve requirements/*.in again
-	$(VENV)/bin/python requirements/lock.py
-
 readme: setup  ## write the generated parts of README.md
 	$(VENV)/bin/python -m tests.readme
 
 clean:  ## remove everything that is made
 	rm -rf $(VENV) build *.egg-info
 
-.PHONY: help setup demo test test-slow lint compile bench lock readme clean
+.PHONY: help setup demo test test-slow lint compile bench readme clean

@@ -35,6 +35,7 @@ from trainer.recipe import Recipe
 
 MODELS = model_names()
 Prepare = Callable[[str], Prepared]
+pytestmark = pytest.mark.slow
 
 
 def tiny(model: str) -> tuple[Any, Recipe]:
