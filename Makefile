@@ -13,7 +13,7 @@ setup: $(STAMP)  ## make .venv from the locked requirements and put paper2hub in
 # installation that was cut short is begun again.
 $(STAMP): $(LOCKS) pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps \
 		--require-hashes $(LOCKS:%=-r %)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
