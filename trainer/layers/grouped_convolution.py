@@ -11,8 +11,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-# ours: how many channels an ordinary convolution should have to be worth its overhead.
-BLOCK_CHANNELS = 32
+# ours: how many channels an ordinary convolution should have to be worth its overhead; the best, or
+# as good as the best, for RegNetY's shapes by `python -m tests.bench.grouped_shapes`.
+BLOCK_CHANNELS = 64
 
 
 class GroupedConv2D(keras.layers.Conv2D):
