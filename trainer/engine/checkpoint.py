@@ -99,11 +99,12 @@ def save(folder: str | Path, recipe: Recipe, state: State, networks_only: bool =
     file = f"checkpoint-{state.step:08d}.safetensors"
     variables = named_variables(recipe, networks_only)
     arrays = {
-        name: np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
+        name: np.asarray(keras.ops.convert_to_numpy(variable.value), order="C")
         for name, variable in variables.items()
     }
     draft = folder / f".{file}.unfinished"
-    safetensors.save_file(arrays, draft)
+    # Not save_file, whose files only their owner may read.
+    draft.write_bytes(safetensors.save(arrays))
     draft.replace(folder / file)
     state = dataclasses.replace(state, file=file, sha256=sha256(folder / file))
     write_json(folder / STATE, dataclasses.asdict(state))

@@ -30,7 +30,8 @@ class EpochCosine(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         """The rate for optimizer step `step`, counted from 0."""
         epoch = ops.cast(ops.floor_divide(step, self.steps_per_epoch), "float32")
-        rate = 0.5 * self.peak * (1.0 + ops.cos(math.pi * epoch / self.epochs))
+        progress = ops.minimum(epoch / self.epochs, 1.0)
+        rate = 0.5 * self.peak * (1.0 + ops.cos(math.pi * progress))
         if self.warmup_epochs:
             share = ops.minimum(epoch / self.warmup_epochs, 1.0)
             rate *= self.WARMUP_FACTOR + (1.0 - self.WARMUP_FACTOR) * share
