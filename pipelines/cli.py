@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -261,7 +262,10 @@ def _announce(record: RunRecord, console: Console) -> bool:
         return False
     report, export = record.artifact("report"), record.artifact("export")
     if report is not None and report.is_file():
-        _say(console, "Report", report)
+        # KFP names an artifact without an ending; a person's browser wants one.
+        page = Path(record.folder) / "report.html"
+        shutil.copyfile(report, page)
+        _say(console, "Report", page)
     if export is None or not (export / "export.json").is_file():
         return True
     _say(console, "Export", export)

@@ -92,7 +92,7 @@ def test_a_file_runs_and_the_end_names_what_is_there(tiny, tmp_path):
     result = call("run", tiny, "--root", tmp_path / "runs", "--param", "n=7")
     assert result.exit_code == 0, result.output
     (folder,) = (tmp_path / "runs").iterdir()
-    assert f"Run: {folder}\nReport: {folder}/say/report\n" in result.output
+    assert f"Run: {folder}\nReport: {folder}/report.html\n" in result.output
     assert (folder / "pipeline.yaml").read_text() == tiny.read_text()
     assert "'', 'mnist', '7'" in printed(tmp_path)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from trainer.catalog import model_names, model_part
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 gc.disable()  # as a step does: importing TensorFlow takes a third less without it
 
@@ -20,6 +22,19 @@ def pytest_collection_finish() -> None:
     """All is imported: what there is will stay, and the collector looks at what is new."""
     gc.freeze()
     gc.enable()
+
+
+def model_cases() -> list[Any]:
+    """Every model, for parametrizing; `slow` where its config says that TINY takes minutes."""
+    return [
+        pytest.param(
+            model,
+            marks=[pytest.mark.slow]
+            if getattr(model_part(model, "config"), "TINY_TAKES_MINUTES", False)
+            else [],
+        )
+        for model in model_names()
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +64,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepar
 def _prepare(model: str, folder: Path) -> Prepared:
     from components.create_tfrecords.create_tfrecords import create_tfrecords
     from components.preprocess.preprocess import preprocess
-    from trainer.catalog import model_part
 
     spec = importlib.import_module(f"pipelines.{model}").pipeline.pipeline_spec
     dataset = spec.root.input_definitions.parameters["dataset"].default_value.string_value

@@ -18,13 +18,12 @@ from components.export_hub.answer import answer
 from components.export_hub.export_hub import export_hub
 from components.report.report import report
 from components.train.train import train
-from tests.conftest import Prepared
+from tests.conftest import Prepared, model_cases
 from trainer.artifact import read_json, sha256, write_json
-from trainer.catalog import load_paper, model_names
+from trainer.catalog import load_paper
 from trainer.errors import UserError
 
 Prepare = Callable[[str], Prepared]
-pytestmark = pytest.mark.slow
 
 
 def run_chain(ready: Prepared, folder: Path) -> None:
@@ -59,7 +58,7 @@ def run_chain(ready: Prepared, folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("model", model_names())
+@pytest.mark.parametrize("model", model_cases())
 def test_from_raw_files_to_an_export_that_answers(
     model: str, prepared: Prepare, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.conftest import Prepared
+from tests.conftest import Prepared, model_cases
 from trainer import backend
 from trainer.artifact import read_json
 from trainer.catalog import (
@@ -24,7 +24,6 @@ from trainer.catalog import (
     load_paper,
     load_recipe,
     model_folder,
-    model_names,
     model_part,
 )
 from trainer.engine import checkpoint
@@ -33,9 +32,8 @@ from trainer.engine.input import Split
 from trainer.engine.train import train
 from trainer.recipe import Recipe
 
-MODELS = model_names()
+MODELS = model_cases()
 Prepare = Callable[[str], Prepared]
-pytestmark = pytest.mark.slow
 
 
 def tiny(model: str) -> tuple[Any, Recipe]:

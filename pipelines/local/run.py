@@ -31,7 +31,7 @@ from trainer.progress import PROGRESS_FILE
 
 PIPELINE_FILE = "pipeline.yaml"
 _OWN_FOLDERS = ("logs", "tasks")
-_TICK_SECONDS = 0.1
+_TICK_SECONDS = 0.2
 _GRACE_SECONDS = 30.0  # what Kubernetes grants
 
 

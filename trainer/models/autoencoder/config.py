@@ -42,8 +42,8 @@ class Config:
     widths: tuple[int, ...] = (1000, 500, 250)  # Figure 1
     code_size: int = 30  # Figure 1
     image_size: int = 28
-    learning_rate: float = 1.5e-3  # ours
-    batch_size: int = 256  # ours
+    learning_rate: float = 1e-3  # ours
+    batch_size: int = 128  # ours
     epochs: int = 40  # ours
     train_examples: int = 60_000
     seed: int = 0

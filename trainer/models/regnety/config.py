@@ -136,3 +136,6 @@ class Config:
 TINY = Config(
     num_classes=3, image_size=32, batch_size=4, epochs=2, warmup_epochs=1, train_examples=8
 )
+
+TINY_TAKES_MINUTES = True
+"""Every variant has all its blocks, and TensorFlow and XLA take their time to compile them."""
