@@ -43,9 +43,10 @@ def test_preprocessing_is_the_centre_crop_of_each_picture() -> None:
         "label": tf.constant([1, 2], tf.int64),
     }
     outputs = preprocessing_fn(inputs, TINY)
-    assert outputs["image"].shape == (2, 32, 32, 3)
+    size = TINY.image_size
+    assert outputs["image"].shape == (2, size, size, 3)
     for got, image in zip(outputs["image"], images, strict=True):
-        np.testing.assert_allclose(got, centre_crop(image, 32), atol=0.5)
+        np.testing.assert_allclose(got, centre_crop(image, size), atol=0.5)
     assert outputs["label"].numpy().tolist() == [1, 2]
 
 
@@ -75,6 +76,6 @@ def test_augmentation_works_inside_tf_data_as_it_does_eagerly() -> None:
     eager = augment({k: tf.constant(v) for k, v in example.items()}, (3, 4), TINY)
     dataset = tf.data.Dataset.from_tensors(example).map(lambda e: augment(e, (3, 4), TINY))
     traced = next(iter(dataset))
-    assert traced["image"].shape == (32, 32, 3)
+    assert traced["image"].shape == (TINY.image_size, TINY.image_size, 3)
     np.testing.assert_allclose(traced["image"], eager["image"], atol=1e-3)
     assert int(traced["label"]) == 1
