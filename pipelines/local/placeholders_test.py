@@ -25,11 +25,11 @@ SCOPE = Scope(
             },
         },
         "outputs": {
-            "parameters": {"loss": {"outputFile": "/work/loss"}},
+            "parameters": {"loss": {"outputFile": "/task/loss"}},
             "artifacts": {
                 "checkpoint": {"artifacts": [{"name": "c", "uri": "/out", "metadata": {}}]}
             },
-            "outputFile": "/work/executor_output.json",
+            "outputFile": "/task/executor_output.json",
         },
     },
     facts={"pipeline_job_name": "run-1", "pipeline_task_name": "train"},
@@ -53,8 +53,8 @@ def resolve(*command):
         ("{{$.inputs.artifacts['examples'].uri}}/x", "/in/x"),
         ("{{$.inputs.artifacts['examples'].metadata['records']}}", "7"),
         ("{{$.outputs.artifacts['checkpoint'].path}}", "/out"),
-        ("{{$.outputs.parameters['loss'].output_file}}", "/work/loss"),
-        ("{{$.outputs.output_file}}", "/work/executor_output.json"),
+        ("{{$.outputs.parameters['loss'].output_file}}", "/task/loss"),
+        ("{{$.outputs.output_file}}", "/task/executor_output.json"),
         ("{{$.pipeline_job_name}}/{{$.pipeline_task_name}}", "run-1/train"),
         # A value that looks like a placeholder is a value.
         ("{{$.inputs.parameters['name']}}", "a {{$}} b"),
