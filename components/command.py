@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import inspect
 import json
-import os
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -14,16 +12,11 @@ from typing import Any, NoReturn
 
 import docstring_parser
 
+from components import imports
 from trainer.artifact import write_json
 from trainer.errors import TryAgain, UserError
 
-# A step's `__main__` imports this module first, and TensorFlow reads the level when it is imported:
-# 2 hides what it tells at every start-up and keeps errors.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-# Importing TensorFlow makes a million objects that stay; looking through them for garbage again and
-# again takes a third of the time. `run` switches the collector on when all is imported.
-gc.disable()
+imports.begin()  # a step's `__main__` imports this module first
 
 Metadata = Mapping[str, Mapping[str, Any]]
 """Output artifact -> what to note beside it, such as the numbers of a Metrics artifact."""
@@ -45,8 +38,7 @@ def run(
         function: the step: strings, numbers and mappings in, metadata of its outputs back.
         arguments: the command line; that of the process where it is None.
     """
-    gc.freeze()
-    gc.enable()
+    imports.end()
     values = vars(_parser(function).parse_args(arguments))
     executor_input = values.pop("executor_input")
     try:

@@ -48,26 +48,26 @@ def models(as_json: AsJson = False) -> None:
     from pipelines import catalog, results
     from trainer.catalog import load_paper
 
-    found = {name: (load_paper(name), results.comparisons(name)) for name in catalog.names()}
+    found = {name: (load_paper(name), results.reproductions(name)) for name in catalog.names()}
     if as_json:
         entries = [
             {
                 "model": name,
                 "paper": {"title": paper.title, "year": paper.year, "url": paper.url},
-                "results": [dataclasses.asdict(comparison) for comparison in comparisons],
+                "results": [dataclasses.asdict(reproduction) for reproduction in reproductions],
             }
-            for name, (paper, comparisons) in found.items()
+            for name, (paper, reproductions) in found.items()
         ]
         print(json.dumps(entries, indent=2, ensure_ascii=False))
         return
     from rich.table import Table
 
     console = _console()
-    for name, (paper, comparisons) in found.items():
+    for name, (paper, reproductions) in found.items():
         console.print(f"[bold]{name}[/]  {paper.title}, {paper.year}. {paper.url}", highlight=False)
         table = Table("", "dataset", "metric", "paper", "ours", box=None, header_style="dim")
-        for comparison in comparisons:
-            published, ours = comparison.published, comparison.measured
+        for reproduction in reproductions:
+            published, ours = reproduction.published, reproduction.measured
             measured = (
                 f"{ours.value:g} {published.unit} on {ours.dataset}" if ours else "not yet run"
             )

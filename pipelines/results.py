@@ -36,7 +36,7 @@ class Measurement:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Reproduction:
     """A published result, and ours where it has been measured."""
 
     published: Result
@@ -49,14 +49,14 @@ def measurements(model: str) -> list[Measurement]:
     return [Measurement(**entry) for entry in read_json(path)] if path.is_file() else []
 
 
-def comparisons(model: str) -> list[Comparison]:
+def reproductions(model: str) -> list[Reproduction]:
     """Every published result of a model beside our newest one of the same metric and variant.
 
     Ours may come from another dataset than the published one; each names its own.
     """
     default_variant = getattr(load_config(model), "variant", "")
     return [
-        Comparison(published, newest(published, measurements(model), default_variant))
+        Reproduction(published, newest(published, measurements(model), default_variant))
         for published in load_paper(model).results
     ]
 

@@ -1,4 +1,4 @@
-from pipelines.results import Measurement, comparisons, newest
+from pipelines.results import Measurement, newest, reproductions
 from trainer.catalog import model_names
 from trainer.paper import Result
 
@@ -32,4 +32,4 @@ def test_settings_that_name_no_variant_mean_the_default_one():
 
 def test_every_published_number_has_its_line():
     for model in model_names():
-        assert comparisons(model)
+        assert reproductions(model)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import importlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components import imports
 from trainer.catalog import model_names, model_part
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-gc.disable()  # as a step does: importing TensorFlow takes a third less without it
+imports.begin()
 
 
 def pytest_collection_finish() -> None:
-    """All is imported: what there is will stay, and the collector looks at what is new."""
-    gc.freeze()
-    gc.enable()
+    """All is imported."""
+    imports.end()
 
 
 def model_cases() -> list[Any]:

@@ -1,8 +1,9 @@
 """Prints the losses of a recipe on stored batches; run by a test with the other backend.
 
-    KERAS_BACKEND=jax python -m tests.losses FOLDER
+    KERAS_BACKEND=jax python -m tests.losses FOLDER PRECISION
 
-FOLDER is a checkpoint with `batches.npz` beside it; the trained checkpoint goes to FOLDER/jax.
+FOLDER is a checkpoint with `batches.npz` beside it; the trained checkpoint goes to
+FOLDER/jax. PRECISION is float32 or float64.
 """
 
 from __future__ import annotations
@@ -11,11 +12,21 @@ import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
+from keras.src.backend.common import dtypes
 
 from trainer import backend
 from trainer.catalog import load_recipe
 from trainer.engine import checkpoint
+
+
+def compute_in(precision: str) -> None:
+    """Makes Keras compute in float32 or float64; layers and constants made before keep theirs."""
+    keras.config.set_floatx(precision)
+    keras.config.set_dtype_policy(precision)
+    # On JAX, Keras promotes to float32 whatever it meets, JAX's own x64 notwithstanding.
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = precision
 
 
 def main(folder: Path) -> None:
@@ -37,4 +48,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    compute_in(sys.argv[2])
     main(Path(sys.argv[1]))

@@ -20,8 +20,8 @@ def table() -> str:
     lines = ["| model | paper | published | ours |", "|---|---|---|---|"]
     for name in catalog.names():
         paper = load_paper(name)
-        for comparison in results.comparisons(name):
-            published, measured = comparison.published, comparison.measured
+        for reproduction in results.reproductions(name):
+            published, measured = reproduction.published, reproduction.measured
             ours = "not yet run"
             if measured:
                 ours = f"{measured.value:.4g} {published.unit}, {measured.dataset}"

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests import losses
 from tests.conftest import Prepared, model_cases
 from trainer import backend
 from trainer.artifact import read_json
@@ -36,8 +37,8 @@ MODELS = model_cases()
 Prepare = Callable[[str], Prepared]
 
 
-def tiny(model: str) -> tuple[Any, Recipe]:
-    config = model_part(model, "config").TINY
+def tiny(model: str, **changes: Any) -> tuple[Any, Recipe]:
+    config = dataclasses.replace(model_part(model, "config").TINY, **changes)
     return config, load_recipe(model)(config)
 
 
@@ -53,8 +54,21 @@ def batches(prepared: Prepared, config: Any, epoch: int = 0) -> list[dict[str, A
     return list(shuffled.as_numpy_iterator())
 
 
+def in_precision(precision: str, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: v.astype(precision) if v.dtype.kind == "f" else v for k, v in batch.items()}
+
+
 def values(network: keras.Model) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(v) for v in network.trainable_variables]
+
+
+@pytest.fixture(params=["float32", "float64"])
+def precision(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What Keras computes with while the test runs."""
+    before = keras.config.floatx()
+    losses.compute_in(request.param)
+    yield request.param
+    losses.compute_in(before)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -85,10 +99,13 @@ def test_two_builds_have_the_same_variables(model: str) -> None:
     assert first == second
 
 
+@pytest.mark.parametrize("precision", ["float64"], indirect=True)  # small moves show, too
 @pytest.mark.parametrize("model", MODELS)
-def test_each_update_moves_just_the_networks_it_names(model: str, prepared: Prepare) -> None:
+def test_each_update_moves_just_the_networks_it_names(
+    model: str, prepared: Prepare, precision: str
+) -> None:
     config, recipe = tiny(model)
-    batch = batches(prepared(model), config)[0]
+    batch = in_precision(precision, batches(prepared(model), config)[0])
     for update in recipe.updates:
         alone = dataclasses.replace(recipe, updates=[update])
         step = backend.current().TrainStep(alone)
@@ -110,26 +127,31 @@ def test_each_update_moves_just_the_networks_it_names(model: str, prepared: Prep
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_repeated_batch_is_learnt(model: str, prepared: Prepare) -> None:
-    config = model_part(model, "config").TINY
-    steps = 30
-    # So many epochs that the schedule of the learning rate is not over before the last step.
-    epochs = steps * config.batch_size // config.train_examples
-    recipe = load_recipe(model)(dataclasses.replace(config, epochs=epochs))
+    # So many epochs that no schedule of the learning rate is over before the last step.
+    steps = epochs = 30
+    config, recipe = tiny(model, epochs=epochs)
     if len(recipe.updates) > 1:
         pytest.skip("the losses of several players need not fall")
     batch = batches(prepared(model), config)[0]
     step = backend.current().TrainStep(recipe)
     name = recipe.updates[0].loss.__name__
-    losses = [float(step(number, batch)[name]) for number in range(steps)]
-    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    course = [float(step(number, batch)[name]) for number in range(steps)]
+    assert np.mean(course[-5:]) < np.mean(course[:5])
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_losses_are_equal_on_both_backends(model: str, prepared: Prepare, tmp_path: Path) -> None:
-    config, recipe = tiny(model)
+def test_losses_are_equal_on_both_backends(
+    model: str, prepared: Prepare, precision: str, tmp_path: Path
+) -> None:
+    """In float64 whatever the network; in float32 as long as its rounding errors stay small."""
+    steps = 20
+    if precision == "float32":
+        steps = getattr(model_part(model, "config"), "STEPS_EQUAL_IN_FLOAT32", steps)
+    config, recipe = tiny(model, epochs=steps)  # no schedule of the learning rate ends earlier
     ready = prepared(model)
     epochs = (batches(ready, config, epoch) for epoch in itertools.count())
-    stream = list(itertools.islice(itertools.chain.from_iterable(epochs), 20))
+    first = itertools.islice(itertools.chain.from_iterable(epochs), steps)
+    stream = [in_precision(precision, batch) for batch in first]
     arrays = {f"{i}/{k}": v for i, batch in enumerate(stream) for k, v in batch.items()}
     np.savez(tmp_path / "batches.npz", **arrays)
     step = backend.current().TrainStep(recipe)
@@ -138,8 +160,13 @@ def test_losses_are_equal_on_both_backends(model: str, prepared: Prepare, tmp_pa
     here = [{k: float(v) for k, v in step(i, batch).items()} for i, batch in enumerate(stream)]
     step.write()
     there = subprocess.run(
-        [sys.executable, "-m", "tests.losses", str(tmp_path)],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        [sys.executable, "-m", "tests.losses", str(tmp_path), precision],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_ENABLE_X64": str(int(precision == "float64")),
+        },
         capture_output=True,
         text=True,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import sys
 from pathlib import Path
+
+from components import imports
 
 
 def answer(export: str) -> str:
@@ -41,5 +42,5 @@ def answer(export: str) -> str:
 
 
 if __name__ == "__main__":
-    gc.disable()  # imports take a third less without it, and this process ends soon
+    imports.begin()
     print(answer(sys.argv[1]))

@@ -78,10 +78,11 @@ def normalise(image):
         image: [batch, height, width, 3], RGB in [0, 255], any dtype.
 
     Returns:
-        float32, the same shape, BGR.
+        The same shape, BGR, in the precision that Keras is set to.
     """
-    image = ops.cast(image, "float32") / 255.0
-    image = (image - ops.array(MEAN, "float32")) / ops.array(STANDARD_DEVIATION, "float32")
+    precision = keras.config.floatx()
+    image = ops.cast(image, precision) / 255.0
+    image = (image - ops.array(MEAN, precision)) / ops.array(STANDARD_DEVIATION, precision)
     return ops.flip(image, axis=-1)
 
 

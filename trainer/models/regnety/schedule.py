@@ -7,7 +7,7 @@ from keras import ops
 
 
 class EpochCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Half a cosine from `peak` to 0, constant within each epoch.
+    """Half a cosine from `peak` to 0, constant within each epoch and 0 after the last.
 
     In epoch e of E the rate is `peak * (1 + cos(pi e / E)) / 2`, times, during the first W epochs,
     `a + (1 - a) e / W` with a = 0.1 (pycls: `lr_policy` "cos", `WARMUP_FACTOR`).
@@ -29,7 +29,7 @@ class EpochCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         """The rate for optimizer step `step`, counted from 0."""
-        epoch = ops.cast(ops.floor_divide(step, self.steps_per_epoch), "float32")
+        epoch = ops.cast(ops.floor_divide(step, self.steps_per_epoch), keras.config.floatx())
         progress = ops.minimum(epoch / self.epochs, 1.0)
         rate = 0.5 * self.peak * (1.0 + ops.cos(math.pi * progress))
         if self.warmup_epochs:
