@@ -38,6 +38,7 @@ compile: setup  ## every pipeline for every target, into build/pipelines
 
 bench: setup  ## our speed beside its peers', in one run
 	$(VENV)/bin/python -m tests.bench.grouped_convolution
+	$(VENV)/bin/python -m tests.bench.grouped_shapes
 
 readme: setup  ## write the generated parts of README.md
 	$(VENV)/bin/python -m tests.readme

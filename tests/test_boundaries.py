@@ -32,7 +32,7 @@ PLAIN = (
 DIRECTIONS: dict[str, tuple[str, ...]] = {
     "trainer/backend/*": ("trainer.errors", "trainer.recipe"),
     "trainer/engine/*": (*PLAIN, "trainer.backend", "trainer.data", "trainer.recipe"),
-    "trainer/layers/*": ("trainer.errors",),
+    "trainer/layers/*": ("trainer.backend", "trainer.errors"),
     "trainer/losses/*": ("trainer.errors",),
     "trainer/metrics/*": ("trainer.errors", "trainer.recipe"),
     "trainer/data/*": (*PLAIN, "trainer.data"),
@@ -43,8 +43,11 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
     "trainer/*": (*PLAIN, "trainer.data", "trainer.models"),
     "components/*/component.py": ("components.images",),
     "components/*/__main__.py": ("components.command",),
-    "components/*/*": (*PLAIN, "trainer.data", "trainer.engine", "trainer.recipe"),
-    "components/*": PLAIN,
+    "components/*/*": (
+        *(*PLAIN, "components.imports"),
+        *("trainer.data", "trainer.engine", "trainer.recipe"),
+    ),
+    "components/*": (*PLAIN, "components.imports"),
     "pipelines/local/*": PLAIN,
     "pipelines/*": (*PLAIN, "pipelines", "components.*.component", "components.images"),
 }

@@ -1,6 +1,6 @@
 """Training speed of RegNetY-200MF with our grouped convolution, beside its peers, in one run.
 
-    python -m tests.bench.grouped_convolution [--rounds N] [--torch-python PATH] [--shapes]
+    python -m tests.bench.grouped_convolution [--rounds N] [--torch-python PATH]
 
 The contestants take turns, a few steps each, so that a machine whose speed drifts is fair to all;
 the ratios are medians over the rounds.
@@ -47,6 +47,7 @@ class Contestant:
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": str(workload.THREADS)},
         )
@@ -67,7 +68,10 @@ class Contestant:
     def _read(self) -> str:
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.title} ended with exit code {self._process.wait()}.")
+            code = self._process.wait()
+            raise RuntimeError(
+                f"{self.title} ended with exit code {code}.\n{self._process.stderr.read()}"
+            )
         return line.strip()
 
 

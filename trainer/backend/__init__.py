@@ -1,9 +1,10 @@
-"""One train step per backend; `keras.backend.backend()` decides which, and nothing else knows.
+"""What differs between backends; `keras.backend.backend()` decides which, and nothing else knows.
 
-Both modules offer the same three names:
+Both modules offer the same names:
 - `TrainStep(recipe)`: takes all updates of a recipe on one batch, compiled;
 - `compile_predict(recipe, function)`: a function of a batch, compiled, from NumPy to NumPy;
-- `compile_statistics(recipe, layers)`: what batch normalisation measures on a batch, compiled.
+- `compile_statistics(recipe, layers)`: what batch normalisation measures on a batch, compiled;
+- `has_grouped_convolution(dtype)`, `grouped_convolution(…)`: the backend's own, where it is fast.
 """
 
 import importlib

@@ -1,5 +1,7 @@
 """One training step on TensorFlow, on one device or under a `tf.distribute` strategy."""
 
+import functools
+
 import tensorflow as tf
 
 from trainer.backend.gradients import clip_global_norm, is_scalar
@@ -61,6 +63,33 @@ class TrainStep:
             logs[update.loss.__name__] = loss
             logs.update({k: v for k, v in extras.items() if is_scalar(v)})
         return logs
+
+
+@functools.cache
+def has_grouped_convolution(dtype: str) -> bool:
+    """Whether `grouped_convolution` has a gradient here, for inputs of a dtype.
+
+    On a CPU it has one only through oneDNN, which takes float32 and bfloat16, and which TensorFlow
+    uses by default on machines with vector instructions for neural networks.
+    """
+    with tf.init_scope():
+        inputs, kernel = tf.ones((1, 3, 3, 4), dtype), tf.ones((2, 2, 2, 4), dtype)
+        arguments = {
+            "out_backprop": tf.ones((1, 2, 2, 4), dtype),
+            "strides": (1, 1, 1, 1),
+            "padding": "VALID",
+        }
+        try:
+            tf.raw_ops.Conv2DBackpropInput(input_sizes=(1, 3, 3, 4), filter=kernel, **arguments)
+            tf.raw_ops.Conv2DBackpropFilter(input=inputs, filter_sizes=(2, 2, 2, 4), **arguments)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return False
+    return True
+
+
+def grouped_convolution(inputs, kernel, strides, padding, dilation_rate):
+    """TensorFlow's own, channels last; Keras would compile it with XLA, wherever it runs."""
+    return tf.nn.conv2d(inputs, kernel, strides, padding.upper(), dilations=dilation_rate)
 
 
 def compile_predict(recipe: Recipe, function):

@@ -1,9 +1,10 @@
 """Grouped convolution that is fast on a CPU, with the weights of `keras.layers.Conv2D`.
 
-A grouped convolution cuts the channels into groups that do not see each other. CPU TensorFlow
-cannot differentiate it, so Keras compiles it with XLA, which is slow there. Here the same sums are
-ordinary convolutions over a few groups each, with zeros between the groups. The kernel keeps the
-layout of Keras, so weights, checkpoints and exports do not depend on how it is computed.
+A grouped convolution cuts the channels into groups that do not see each other. TensorFlow on a CPU
+differentiates it only where oneDNN does the work, so Keras compiles it with XLA, which is slow.
+Here it is the backend's own where that is fast, and else the same sums as ordinary convolutions
+over a few groups each, with zeros between the groups. The kernel keeps the layout of Keras, so
+weights, checkpoints and exports do not depend on how it is computed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from trainer import backend
+
 # ours: how many channels an ordinary convolution should have to be worth its overhead; the best, or
-# as good as the best, for RegNetY's shapes by `python -m tests.bench.grouped_shapes`.
-BLOCK_CHANNELS = 64
+# as good as the best, for RegNetY's shapes by `make bench`.
+BLOCK_CHANNELS = 32
 
 
 class GroupedConv2D(keras.layers.Conv2D):
@@ -21,13 +24,14 @@ class GroupedConv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs, kernel):
         """The convolution alone, without bias and activation."""
-        groups_per_block = choose_groups_per_block(self.groups, kernel.shape[-2])
-        if groups_per_block is None or self.data_format == "channels_first":
+        if self.groups == 1 or self.data_format == "channels_first":
             return super().convolution_op(inputs, kernel)
-        return block_diagonal(
+        convolve = block_diagonal
+        if backend.current().has_grouped_convolution(keras.backend.standardize_dtype(inputs.dtype)):
+            convolve = backend.current().grouped_convolution
+        return convolve(
             inputs,
             kernel,
-            groups_per_block,
             strides=self.strides,
             padding=self.padding,
             dilation_rate=self.dilation_rate,
@@ -41,25 +45,10 @@ class GroupedConv2D(keras.layers.Conv2D):
         return keras.layers.Conv2D.from_config(self.get_config())
 
 
-def choose_groups_per_block(groups: int, group_channels: int) -> int | None:
-    """How many groups should share one convolution, or None for the backend's own formulation.
-
-    Accelerators have kernels for grouped convolution. On a CPU, a block trades arithmetic with
-    zeros for fewer and wider convolutions.
-
-    Args:
-        groups: number of groups.
-        group_channels: input channels of each group.
-    """
-    if groups == 1 or not _on_cpu():
-        return None
-    return min(max(BLOCK_CHANNELS // group_channels, 1), groups)
-
-
 def block_diagonal(
     inputs,
     kernel,
-    groups_per_block: int,
+    groups_per_block: int | None = None,
     *,
     strides: tuple[int, int] = (1, 1),
     padding: str = "valid",
@@ -73,7 +62,8 @@ def block_diagonal(
     Args:
         inputs: `[batch, height, width, channels]`.
         kernel: `[kernel height, kernel width, channels / groups, filters]`.
-        groups_per_block: how many neighbouring groups share one convolution.
+        groups_per_block: how many neighbouring groups share one convolution; by default as many as
+            have `BLOCK_CHANNELS` channels together.
         strides: as in Keras.
         padding: "valid" or "same".
         dilation_rate: as in Keras.
@@ -83,6 +73,8 @@ def block_diagonal(
     """
     group_channels, filters = kernel.shape[-2:]
     groups = inputs.shape[-1] // group_channels
+    if groups_per_block is None:
+        groups_per_block = max(BLOCK_CHANNELS // group_channels, 1)
 
     def convolve(part, part_kernel):
         return ops.conv(
@@ -111,8 +103,3 @@ def _with_zeros(kernel, channels: int):
     own_group = ops.reshape(ops.eye(groups, dtype=kernel.dtype), (groups, 1, groups, 1))
     kernel = ops.reshape(kernel, (height, width, 1, group_channels, groups, filters // groups))
     return ops.reshape(kernel * own_group, (height, width, channels, filters))
-
-
-def _on_cpu() -> bool:
-    """Whether Keras has nothing but CPUs to compute on."""
-    return all(device.startswith("cpu") for device in keras.distribution.list_devices())

@@ -34,8 +34,11 @@ CASES = {
 }
 
 
-def convolve_and_differentiate(convolve, inputs, kernel):
-    """Outputs and the gradients of a weighted sum of them by inputs and kernel, as NumPy arrays."""
+def convolve_and_differentiate(convolve, inputs, kernel, compiled=False):
+    """Outputs and the gradients of a weighted sum of them by inputs and kernel, as NumPy arrays.
+
+    TensorFlow goes operation by operation unless it is to be compiled, with XLA.
+    """
 
     def loss(inputs, kernel):
         outputs = convolve(inputs, kernel)
@@ -51,11 +54,15 @@ def convolve_and_differentiate(convolve, inputs, kernel):
     else:
         import tensorflow as tf
 
-        inputs, kernel = tf.constant(inputs), tf.constant(kernel)
-        with tf.GradientTape() as tape:
-            tape.watch([inputs, kernel])
-            total, outputs = loss(inputs, kernel)
-        gradients = tape.gradient(total, [inputs, kernel])
+        def differentiate(inputs, kernel):
+            with tf.GradientTape() as tape:
+                tape.watch([inputs, kernel])
+                total, outputs = loss(inputs, kernel)
+            return tape.gradient(total, [inputs, kernel]), outputs
+
+        if compiled:
+            differentiate = tf.function(differentiate, jit_compile=True, autograph=False)
+        gradients, outputs = differentiate(tf.constant(inputs), tf.constant(kernel))
     return [np.asarray(x) for x in (outputs, *gradients)]
 
 
@@ -78,12 +85,12 @@ def test_every_formulation_equals_keras(case):
     ours = GroupedConv2D(filters, **arguments)
     inputs, kernel = inputs_and_kernel(ours, (*size, channels))
     keras_own = keras.layers.Conv2D(filters, **arguments)
-    expected = convolve_and_differentiate(keras_own.convolution_op, inputs, kernel)
+    expected = convolve_and_differentiate(keras_own.convolution_op, inputs, kernel, compiled=True)
     assert_equal_but_for_rounding(
         convolve_and_differentiate(ours.convolution_op, inputs, kernel), expected
     )
     rest = {name: getattr(ours, name) for name in ("strides", "padding", "dilation_rate")}
-    for groups_per_block in (1, 2, 3, 4, 64):
+    for groups_per_block in (None, 1, 2, 3, 4, 64):
 
         def convolve(inputs, kernel, groups_per_block=groups_per_block):
             return block_diagonal(inputs, kernel, groups_per_block=groups_per_block, **rest)
@@ -91,6 +98,20 @@ def test_every_formulation_equals_keras(case):
         assert_equal_but_for_rounding(
             convolve_and_differentiate(convolve, inputs, kernel), expected
         )
+
+
+def test_a_precision_without_gradient_in_the_backend_is_differentiated_all_the_same():
+    single, double = (
+        GroupedConv2D(16, 3, groups=4, strides=2, use_bias=False, dtype=dtype)
+        for dtype in ("float32", "float64")
+    )
+    inputs, kernel = inputs_and_kernel(single, (7, 7, 16))
+    assert_equal_but_for_rounding(
+        convolve_and_differentiate(
+            double.convolution_op, inputs.astype("float64"), kernel.astype("float64")
+        ),
+        convolve_and_differentiate(single.convolution_op, inputs, kernel),
+    )
 
 
 @pytest.mark.parametrize("groups_per_block", [1, 4, 46])
