@@ -37,7 +37,7 @@ compile: setup  ## every pipeline for every target, into build/pipelines
 		$(VENV)/bin/paper2hub compile --all --target $$target -o build/pipelines/$$target || exit 1; done
 
 bench: setup  ## our speed beside its peers', in one run
-	$(VENV)/bin/python -m tests.bench.grouped_convolution
+	$(VENV)/bin/python -m tests.bench.training
 	$(VENV)/bin/python -m tests.bench.grouped_shapes
 
 readme: setup  ## write the generated parts of README.md

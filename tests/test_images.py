@@ -29,8 +29,12 @@ def instructions(path: Path) -> list[str]:
 
 def needed(step: str) -> set[str]:
     """Third-party packages that a step may import, through any model, dataset or backend."""
+    own = imports(MODULES[f"components.{step}.{step}"])
+    computes = any(found.module.startswith("trainer.engine") for found in own)
+    # Only the engine loads recipes; without it, a step has to do with a model's data alone.
+    of_models = r"trainer\.models\." if computes else r"trainer\.models\.\w+\.(config|data)$"
     waiting = [f"components.{step}.__main__", f"components.{step}.{step}"]
-    waiting += [m for m in MODULES if re.match(r"trainer\.(models|data)\.", m)]
+    waiting += [m for m in MODULES if re.match(rf"trainer\.data\.|{of_models}", m)]
     seen: set[str] = set()
     packages: set[str] = set()
     while waiting:

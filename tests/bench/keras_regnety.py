@@ -1,4 +1,4 @@
-"""Our RegNetY-200MF on TensorFlow, with one of several grouped convolutions.
+"""Our RegNetY-200MF on TensorFlow, with our layers or others.
 
 python -m tests.bench.keras_regnety ours|split|keras
 """
@@ -37,19 +37,14 @@ class SplitConv2D(GroupedConv2D):
         return ops.concatenate([convolution_op(self, *part) for part in parts], axis=-1)
 
 
-LAYERS = {
-    "ours": lambda layer: layer,
-    "split": lambda layer: SplitConv2D.from_config(layer.get_config()),
-    "keras": lambda layer: layer.as_keras_layer(),
-}
-
-
 def build_recipe(layers: str) -> Recipe:
     """RegNetY-200MF trained as the PyTorch peer is: cross-entropy, SGD with Nesterov momentum."""
 
     def replace(layer):
-        if isinstance(layer, GroupedConv2D):
-            return LAYERS[layers](layer)
+        if layers == "split" and isinstance(layer, GroupedConv2D):
+            return SplitConv2D.from_config(layer.get_config())
+        if layers == "keras" and hasattr(layer, "as_keras_layer"):
+            return layer.as_keras_layer()
         return layer
 
     config = Config(variant="200MF", image_size=workload.IMAGE_SIZE, num_classes=workload.CLASSES)

@@ -4,7 +4,8 @@ Both modules offer the same names:
 - `TrainStep(recipe)`: takes all updates of a recipe on one batch, compiled;
 - `compile_predict(recipe, function)`: a function of a batch, compiled, from NumPy to NumPy;
 - `compile_statistics(recipe, layers)`: what batch normalisation measures on a batch, compiled;
-- `has_grouped_convolution(dtype)`, `grouped_convolution(…)`: the backend's own, where it is fast.
+- `has_grouped_convolution(dtype)`, `grouped_convolution(…)`: the backend's own, where it is fast;
+- `fused_batch_normalization(…)`: in one operation, or None where the compiler makes one of it.
 """
 
 import importlib

@@ -84,6 +84,10 @@ def grouped_convolution(inputs, kernel, strides, padding, dilation_rate):
     return keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
 
 
+fused_batch_normalization = None
+"""XLA fuses what Keras writes."""
+
+
 def compile_predict(recipe: Recipe, function):
     """`function` of a batch as one compiled graph, from NumPy arrays to NumPy arrays."""
     variables = [v for network in recipe.networks.values() for v in network.variables]

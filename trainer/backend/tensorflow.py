@@ -92,6 +92,25 @@ def grouped_convolution(inputs, kernel, strides, padding, dilation_rate):
     return tf.nn.conv2d(inputs, kernel, strides, padding.upper(), dilations=dilation_rate)
 
 
+def fused_batch_normalization(inputs, gamma, beta, epsilon):
+    """Normalises each channel by the batch's own statistics, in one operation.
+
+    Args:
+        inputs: float32 [batch, height, width, channels].
+        gamma: [channels], the deviation it gets.
+        beta: [channels], the mean it gets.
+        epsilon: added to the variance.
+
+    Returns:
+        The normalised inputs, and the mean and the variance [channels] they had.
+    """
+    outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=inputs, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
+    )
+    count = tf.cast(tf.size(inputs) / tf.size(mean), mean.dtype)
+    return outputs, mean, unbiased * (count - 1.0) / count
+
+
 def compile_predict(recipe: Recipe, function):
     """`function` of a batch as one compiled graph, from NumPy arrays to NumPy arrays."""
     compiled = tf.function(function, reduce_retracing=True, autograph=False)

@@ -11,6 +11,7 @@ import numpy as np
 from keras import layers, ops
 from keras.initializers import RandomNormal, RandomUniform
 
+from trainer.layers.batch_normalization import BatchNormalization
 from trainer.layers.grouped_convolution import GroupedConv2D
 from trainer.metrics.classification import Classification
 from trainer.models.regnety.config import Config, stages
@@ -114,7 +115,7 @@ def build_regnety(config: Config) -> keras.Model:
         return apply
 
     def normalisation(name):
-        return layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)
+        return BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)
 
     def squeeze_and_excitation(x, squeezed, name):
         width = x.shape[-1]

@@ -1,6 +1,6 @@
-"""Training speed of RegNetY-200MF with our grouped convolution, beside its peers, in one run.
+"""Training speed of RegNetY-200MF with our layers, beside its peers, in one run.
 
-    python -m tests.bench.grouped_convolution [--rounds N] [--torch-python PATH]
+    python -m tests.bench.training [--rounds N] [--torch-python PATH]
 
 The contestants take turns, a few steps each, so that a machine whose speed drifts is fair to all;
 the ratios are medians over the rounds.
@@ -103,7 +103,7 @@ def compare(entries: list[Contestant], rounds: int) -> None:
             for entry in entries:
                 if entry.rounds is None or i < entry.rounds:
                     speeds[entry.title].append(entry.images_per_second())
-    print(f"{'grouped convolution':<28}{'images/s':>10}{'ours is':>12}   runs on")
+    print(f"{'layers':<28}{'images/s':>10}{'ours is':>12}   runs on")
     for entry in entries:
         ratio = statistics.median(
             a / b for a, b in zip(speeds[entries[0].title], speeds[entry.title], strict=False)
