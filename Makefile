@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 LOCKS := requirements/local.txt requirements/dev.txt
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+DOCKER_BUILD :=
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,10 +42,15 @@ bench: setup  ## our speed beside its peers', in one run
 	$(VENV)/bin/python -m tests.bench.training
 	$(VENV)/bin/python -m tests.bench.grouped_shapes
 
+images:  ## build the container images with Docker; DOCKER_BUILD holds further arguments
+	for image in data trainer trainer-tpu; do \
+		docker build $(DOCKER_BUILD) --file docker/$$image.Dockerfile \
+			--tag paper2hub/$$image:$(VERSION) . || exit 1; done
+
 readme: setup  ## write the generated parts of README.md
 	$(VENV)/bin/python -m tests.readme
 
 clean:  ## remove everything that is made
 	rm -rf $(VENV) build *.egg-info
 
-.PHONY: help setup demo test test-slow lint compile bench readme clean
+.PHONY: help setup demo test test-slow lint compile bench images readme clean
