@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import docstring_parser
 
-from components import imports
+from trainer import imports
 from trainer.artifact import write_json
 from trainer.errors import TryAgain, UserError
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trainer import imports
 from trainer.errors import TryAgain, UserError
 
 if TYPE_CHECKING:
@@ -174,9 +175,10 @@ def import_weights(
 
     changes = parse_settings(settings or [])
     _check_settings(model, changes)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from trainer.engine import import_weights as engine
-
+    imports.begin()
+    with imports.quietly():
+        from trainer.engine import import_weights as engine
+    imports.end()
     engine.import_weights(model, source, file, output, changes)
     _say(_console(), "Checkpoint", output)
 
@@ -273,7 +275,6 @@ def _announce(record: RunRecord, console: Console) -> bool:
     loading = subprocess.run(
         [sys.executable, "-m", "components.export_hub.answer", str(export)],
         cwd=record.folder,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components import imports
+from trainer import imports
 from trainer.catalog import model_names, model_part
 
 imports.begin()

@@ -24,7 +24,8 @@ SOURCES = sorted(
 # Standard library only, and so importable by everyone.
 PLAIN = (
     *("trainer.artifact", "trainer.catalog", "trainer.config", "trainer.dataset"),
-    *("trainer.errors", "trainer.paper", "trainer.progress", "trainer.data.manifest"),
+    *("trainer.errors", "trainer.imports", "trainer.paper", "trainer.progress"),
+    "trainer.data.manifest",
 )
 
 # Files -> what of our own they may import besides their own folder; the first pattern that fits
@@ -43,11 +44,8 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
     "trainer/*": (*PLAIN, "trainer.data", "trainer.models"),
     "components/*/component.py": ("components.images",),
     "components/*/__main__.py": ("components.command",),
-    "components/*/*": (
-        *(*PLAIN, "components.imports"),
-        *("trainer.data", "trainer.engine", "trainer.recipe"),
-    ),
-    "components/*": (*PLAIN, "components.imports"),
+    "components/*/*": (*PLAIN, "trainer.data", "trainer.engine", "trainer.recipe"),
+    "components/*": PLAIN,
     "pipelines/local/*": PLAIN,
     "pipelines/*": (*PLAIN, "pipelines", "components.*.component", "components.images"),
 }

@@ -39,15 +39,7 @@ def run_chain(ready: Prepared, folder: Path) -> None:
         out["metrics"],
         out["confusion"],
     )
-    export_hub(
-        ready.model,
-        examples,
-        transformed,
-        str(ready.transform_graph),
-        out["checkpoint"],
-        out["evaluation"],
-        str(folder / "export"),
-    )
+    export(ready, ready.transformed_examples, folder, "export")
     report(
         ready.model,
         examples,
@@ -55,6 +47,19 @@ def run_chain(ready: Prepared, folder: Path) -> None:
         out["evaluation"],
         str(folder / "export"),
         str(folder / "report.html"),
+    )
+
+
+def export(ready: Prepared, transformed_examples: Path, folder: Path, name: str) -> None:
+    """Exports what run_chain has trained and evaluated in a folder, to a subfolder."""
+    export_hub(
+        ready.model,
+        str(ready.examples),
+        str(transformed_examples),
+        str(ready.transform_graph),
+        str(folder / "checkpoint"),
+        str(folder / "evaluation"),
+        str(folder / name),
     )
 
 
@@ -112,16 +117,22 @@ def test_an_export_that_differs_from_predict_is_refused(prepared: Prepare, tmp_p
     manifest["splits"][split]["shards"] = [vars(writer.shard(paths[0].name))]
     write_json(other / "manifest.json", manifest)
     with pytest.raises(RuntimeError, match=r"must answer as predict does.*reconstruct_encoded by"):
-        export_hub(
-            "autoencoder",
-            str(ready.examples),
-            str(other),
-            str(ready.transform_graph),
-            str(tmp_path / "checkpoint"),
-            str(tmp_path / "evaluation"),
-            str(tmp_path / "refused"),
-        )
+        export(ready, other, tmp_path, "refused")
     assert not (tmp_path / "refused").exists()
+
+
+def test_weights_that_know_no_names_take_those_of_the_examples(
+    prepared: Prepare, tmp_path: Path
+) -> None:
+    ready = prepared("autoencoder")
+    run_chain(ready, tmp_path)
+    state = tmp_path / "checkpoint" / "state.json"
+    write_json(state, {**read_json(state), "class_names": []})
+    export(ready, ready.transformed_examples, tmp_path, "imported")
+    named, imported = (
+        read_json(tmp_path / name / "export.json")["class_names"] for name in ("export", "imported")
+    )
+    assert imported == named == [str(digit) for digit in range(10)]
 
 
 def test_faults_of_the_user_are_told_in_a_line(prepared: Prepare, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from components import imports
+from trainer import imports
 
 
 def answer(export: str) -> str:

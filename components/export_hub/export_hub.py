@@ -64,6 +64,8 @@ def export_hub(
         )
     manifest = read_manifest(examples)
     state = read_state(checkpoint)
+    if not state.class_names:  # imported weights know none; they were evaluated with the examples'
+        state = dataclasses.replace(state, class_names=manifest.class_names)
     recipe = load_recipe(model)(state.load_config())
     restore(checkpoint, recipe, networks_only=True)
     measured = read_json(Path(evaluation) / "metrics.json")

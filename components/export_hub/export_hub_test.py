@@ -49,7 +49,7 @@ def test_the_card_says_what_how_good_how_made_and_how_to_load() -> None:
     )
     card = model_card("regnety", state, manifest, measured, {"classify_encoded": signature})
     assert "# regnety 400MF" in card
-    assert "| top_1_accuracy | 75 | 74.1 % (ImageNet-1k, pycls model zoo, 100 epochs) |" in card
+    assert "| top_1_accuracy | 75 % | 74.1 % (ImageNet-1k, pycls model zoo, 100 epochs) |" in card
     assert "| cross_entropy | 0.5 | – |" in card
     assert "Licence: CC0" in card and "cat, dog" in card
     assert "| `classify_encoded` | `image`: string [batch] |" in card

@@ -82,7 +82,7 @@ def import_weights(
         checkpoint.State(
             model=model,
             config=dataclasses.asdict(config),
-            class_names=tuple(str(i) for i in range(getattr(config, "num_classes", 0))),
+            class_names=(),  # a state dict knows none
             step=0,
             epoch=0,
             file="",
