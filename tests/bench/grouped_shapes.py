@@ -2,9 +2,11 @@
 
     python -m tests.bench.grouped_shapes [--rounds N] [--batch N] [--size PIXELS]
 
-What `trainer.layers.grouped_convolution` chooses by: ours is TensorFlow's own where oneDNN
-differentiates it, and blocks where it does not, as with TF_ENABLE_ONEDNN_OPTS=0. The contestants
-take turns; a figure is the median of the ratio to ours in the same round: above 1 is slower.
+On the backend that KERAS_BACKEND names, tensorflow or jax.
+What `trainer.layers.grouped_convolution` chooses by: the backend's own where that is fast, and
+blocks elsewhere: on JAX, and on TensorFlow with TF_ENABLE_ONEDNN_OPTS=0, where it has no gradient.
+The contestants take turns; a figure is the median of the ratio to ours in the same round: above 1
+is slower.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from trainer import backend
 from trainer.layers.grouped_convolution import GroupedConv2D, block_diagonal
 from trainer.models.regnety.config import DESIGN, stages
 
@@ -40,19 +44,32 @@ def shapes(size: int) -> list[tuple[int, int, int, int]]:
     return list(found)
 
 
-def build_step(convolve: Callable, inputs: tf.Tensor, kernel: tf.Tensor) -> Step:
+def build_step(convolve: Callable, inputs: np.ndarray, kernel: np.ndarray) -> Step:
     """A compiled pass forward and backward."""
 
-    @tf.function(autograph=False)
-    def step():
-        with tf.GradientTape() as tape:
-            tape.watch([inputs, kernel])
-            total = tf.reduce_sum(tf.square(convolve(inputs, kernel)))
-        return tape.gradient(total, [inputs, kernel])
+    def total(inputs, kernel):
+        return ops.sum(ops.square(convolve(inputs, kernel)))
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        given = jax.numpy.asarray(inputs), jax.numpy.asarray(kernel)
+        differentiate = jax.jit(jax.grad(total, argnums=(0, 1)))
+    else:
+        import tensorflow as tf
+
+        given = tf.constant(inputs), tf.constant(kernel)
+
+        @tf.function(autograph=False)
+        def differentiate(*given):
+            with tf.GradientTape() as tape:
+                tape.watch(given)
+                result = total(*given)
+            return tape.gradient(result, given)
 
     def run() -> None:
-        for gradient in step():
-            gradient.numpy()
+        for gradient in differentiate(*given):
+            np.asarray(gradient)
 
     return run
 
@@ -63,17 +80,22 @@ def compare(shape: tuple[int, int, int, int], batch: int, rounds: int) -> str:
     layer = GroupedConv2D(width, 3, strides=stride, groups=width // group_width, use_bias=False)
     layer.build((None, side + 2, side + 2, width))
     random = np.random.default_rng(0)
-    inputs = tf.constant(random.standard_normal((batch, side + 2, side + 2, width), np.float32))
-    kernel = tf.constant(random.standard_normal(layer.kernel.shape, np.float32))
+    inputs = random.standard_normal((batch, side + 2, side + 2, width), np.float32)
+    kernel = random.standard_normal(layer.kernel.shape, np.float32)
 
     def blocks(channels: int) -> Callable:
         groups = max(channels // group_width, 1)
         return lambda x, k: block_diagonal(x, k, groups, strides=(stride, stride))
 
+    def own(x, k):
+        return backend.current().grouped_convolution(x, k, (stride, stride), "valid", (1, 1))
+
     steps = {
         "ours": build_step(layer.convolution_op, inputs, kernel),
         **{str(b): build_step(blocks(b), inputs, kernel) for b in BLOCKS},
     }
+    if keras.backend.backend() == "jax" or backend.current().has_grouped_convolution("float32"):
+        steps["backend's"] = build_step(own, inputs, kernel)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(rounds + 1):
         for name, step in steps.items():
@@ -86,7 +108,7 @@ def compare(shape: tuple[int, int, int, int], batch: int, rounds: int) -> str:
         for name in list(steps)[1:]
     )
     milliseconds = 1e3 * statistics.median(seconds["ours"])
-    columns = "".join(f"{ratio:>8.2f}" for ratio in ratios)
+    columns = "".join(f"{ratio:>10.2f}" for ratio in ratios)
     return f"{side:>5}{width:>7}{group_width:>7}{stride:>7}{milliseconds:>9.1f}{columns}"
 
 
@@ -97,10 +119,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="pictures per step")
     parser.add_argument("--size", type=int, default=128, help="side of the network's input")
     arguments = parser.parse_args()
-    names = [*map(str, BLOCKS[:-1]), "all"]
+    names = [*map(str, BLOCKS[:-1]), "all", "backend's"]
     print(
         f"{'side':>5}{'width':>7}{'group':>7}{'stride':>7}{'ours ms':>9}"
-        + "".join(f"{n:>8}" for n in names)
+        + "".join(f"{n:>10}" for n in names)
     )
     for shape in shapes(arguments.size):
         print(compare(shape, arguments.batch, arguments.rounds), flush=True)
