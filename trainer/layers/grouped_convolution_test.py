@@ -1,6 +1,6 @@
 """Our grouped convolution gives what Keras's own gives, forward and backward, on both backends.
 
-The file tests the Keras backend at hand; its last test runs the others on JAX.
+The file tests the Keras backend at hand; its last test runs the others elsewhere.
 """
 
 import os
@@ -143,17 +143,18 @@ def test_any_batch_and_picture_size():
     assert network(np.ones((3, 5, 7, 16), "float32")).shape == (3, 3, 5, 16)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the run on JAX")
 @pytest.mark.parametrize(
-    "selection",
-    ["RegNetY or any_batch", pytest.param("not on_jax", marks=pytest.mark.slow)],
+    ("variable", "value", "selection"),
+    [
+        ("KERAS_BACKEND", "jax", "RegNetY or any_batch"),
+        pytest.param("KERAS_BACKEND", "jax", "not elsewhere", marks=pytest.mark.slow),
+        ("TF_ENABLE_ONEDNN_OPTS", "0", "not elsewhere"),  # here TensorFlow's own has no gradient
+    ],
+    ids=["jax", "jax-all", "without-onednn"],  # no word that the selections look for
 )
-def test_the_same_holds_on_jax(selection):
+def test_the_same_holds_elsewhere(variable, value, selection):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selection]
     done = subprocess.run(
-        [*command, __file__],
-        env=os.environ | {"KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
+        [*command, __file__], env=os.environ | {variable: value}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-2000:]
