@@ -83,7 +83,7 @@ def _glibc() -> Finding:
         version >= _WHEEL_GLIBC,
         _dotted(version) or "another C library",
         "preprocess",
-        "docker run -it --rm -v $PWD:/src -w /src python:3.11-bookworm bash",
+        "docker run -it --rm -v $PWD:$PWD -w $PWD python:3.11-bookworm bash",
     )
 
 
@@ -168,7 +168,7 @@ def _tfx() -> Finding:
         detail, mend = version or "not installed", "pip install tfx==1.21.0"
     else:
         detail = f"needs glibc {_dotted(_TFX_GLIBC)}, here is {_dotted(glibc) or 'none'}"
-        mend = "docker run -it --rm -v $PWD:/src -w /src debian:trixie-slim bash"
+        mend = "docker run -it --rm -v $PWD:$PWD -w $PWD debian:trixie-slim bash"
     return _finding("TFX", bool(version), detail, "TFX components only", mend)
 
 
