@@ -60,7 +60,7 @@ def test_no_file_names_a_registry_or_a_place_on_one_machine() -> None:
     found = []
     for path in public_files():
         text = path.read_bytes().decode("utf-8", errors="ignore")
-        # Whole words: a checkout in /home/p is not what names /home/paper2hub.
+        # Whole words: the path of this checkout may begin another path that is meant.
         found += [
             f"{path.relative_to(ROOT)}: {word}"
             for word in FORBIDDEN
