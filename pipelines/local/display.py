@@ -115,9 +115,15 @@ class LiveTable:
         if self._run is None:
             return Text("")
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("step", "state", "time"):
-            table.add_column(column, no_wrap=True)
-        table.add_column("", width=16)
+        # On a narrow terminal nothing but the progress is cut.
+        needed = {
+            "step": max(len(name) for name in self._run.tasks),
+            "state": max(len(status) for status in _STYLES),
+            "time": len("9999 s"),
+        }
+        for column, width in needed.items():
+            table.add_column(column, no_wrap=True, min_width=width)
+        table.add_column("", width=16, min_width=16)
         table.add_column("progress", overflow="ellipsis", no_wrap=True)
         for name, task in self._run.tasks.items():
             table.add_row(name, *_row(self._run, name, task))

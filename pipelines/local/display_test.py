@@ -43,8 +43,8 @@ def having(run, name, **changes):
     )
 
 
-def console(**options):
-    return Console(file=io.StringIO(), width=120, **options)
+def console(width=120, **options):
+    return Console(file=io.StringIO(), width=width, **options)
 
 
 def test_lines_tell_starts_ends_and_progress_once_each(run):
@@ -81,6 +81,16 @@ def test_the_table_has_every_task_and_how_far_it_is(run):
     assert LINE in shown
     assert "test-1" in shown
     assert "waiting" in shown
+
+
+def test_a_narrow_terminal_cuts_nothing_but_the_progress(run):
+    screen = console(width=72)
+    table = LiveTable(screen)
+    table.show(having(run, "train", status="running", started=now()))
+    screen.print(table.render())
+    shown = screen.file.getvalue()
+    assert all(name in shown for name in run.tasks)
+    assert "running" in shown and "0 s" in shown and "loss" not in shown
 
 
 def test_the_table_is_for_terminals():
