@@ -149,7 +149,7 @@ STEPS_EQUAL_IN_FLOAT32 = 2
 """How many of TINY's losses two backends share in float32; in float64 they share them all.
 
 Rounding carries a few of a million activations across the kink of their ReLU, and gradients differ
-by thousandths, each backend's as much from float64's as from the other's.
+by thousandths, from each other and from float64's.
 """
 
 TINY_TAKES_MINUTES = True
