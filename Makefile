@@ -4,6 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 LOCKS := requirements/local.txt requirements/dev.txt
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGES := $(filter-out base,$(basename $(notdir $(wildcard docker/*.Dockerfile))))
 DOCKER_BUILD :=
 
 help:  ## this list
@@ -43,7 +44,7 @@ bench: setup  ## our speed beside its peers', in one run
 	$(VENV)/bin/python -m tests.bench.grouped_shapes
 
 images:  ## build the container images with Docker; DOCKER_BUILD holds further arguments
-	for image in data trainer trainer-tpu; do \
+	for image in $(IMAGES); do \
 		docker build $(DOCKER_BUILD) --file docker/$$image.Dockerfile \
 			--tag paper2hub/$$image:$(VERSION) . || exit 1; done
 

@@ -58,3 +58,8 @@ class Comparison:
     metric: str
     ours: float | None
     published: Result | None
+
+    @property
+    def unit(self) -> str:
+        """The unit of both numbers, as far as the paper names one."""
+        return self.published.unit if self.published else ""

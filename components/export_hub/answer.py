@@ -42,5 +42,5 @@ def answer(export: str) -> str:
 
 
 if __name__ == "__main__":
-    imports.begin()
+    imports.begin()  # and no end: this process is over soon
     print(answer(sys.argv[1]))

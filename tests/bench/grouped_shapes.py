@@ -3,6 +3,7 @@
     python -m tests.bench.grouped_shapes [--rounds N] [--batch N] [--size PIXELS]
 
 On the backend that KERAS_BACKEND names, tensorflow or jax.
+
 What `trainer.layers.grouped_convolution` chooses by: the backend's own where that is fast, and
 blocks elsewhere: on JAX, and on TensorFlow with TF_ENABLE_ONEDNN_OPTS=0, where it has no gradient.
 The contestants take turns; a figure is the median of the ratio to ours in the same round: above 1

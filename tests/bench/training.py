@@ -16,7 +16,9 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import IO
 
 from tests.bench import workload
 
@@ -40,14 +42,19 @@ class Contestant:
     steps: int = 4
     rounds: int | None = None
 
-    def start(self) -> None:
-        """Starts the process and waits until its network is compiled."""
+    def start(self, errors: IO[str]) -> None:
+        """Starts the process and waits until its network is compiled.
+
+        Args:
+            errors: file that takes its standard error, to be shown if it fails.
+        """
+        self._errors = errors
         self._process = subprocess.Popen(
             self.arguments,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=errors,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": str(workload.THREADS)},
         )
@@ -69,9 +76,8 @@ class Contestant:
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
-            raise RuntimeError(
-                f"{self.title} ended with exit code {code}.\n{self._process.stderr.read()}"
-            )
+            self._errors.seek(0)
+            raise RuntimeError(f"{self.title} ended with exit code {code}.\n{self._errors.read()}")
         return line.strip()
 
 
@@ -97,7 +103,7 @@ def compare(entries: list[Contestant], rounds: int) -> None:
     speeds: dict[str, list[float]] = {entry.title: [] for entry in entries}
     with contextlib.ExitStack() as running:
         for entry in entries:
-            entry.start()
+            entry.start(running.enter_context(tempfile.TemporaryFile("w+")))
             running.callback(entry.stop)
         for i in range(rounds):
             for entry in entries:
