@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 LOCKS := requirements/local.txt requirements/dev.txt
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-IMAGES := $(filter-out base,$(basename $(notdir $(wildcard docker/*.Dockerfile))))
+IMAGES := $(basename $(notdir $(wildcard docker/*.Dockerfile)))
 DOCKER_BUILD :=
 
 help:  ## this list
@@ -39,14 +39,25 @@ compile: setup  ## every pipeline for every target, into build/pipelines
 	for target in local kubeflow vertex; do \
 		$(VENV)/bin/paper2hub compile --all --target $$target -o build/pipelines/$$target || exit 1; done
 
+bench-local: setup  ## the local runner beside kfp.local, and what it must hold, in one run
+	$(VENV)/bin/python -m tests.bench.local
+
 bench: setup  ## our speed beside its peers', in one run
 	$(VENV)/bin/python -m tests.bench.training
 	$(VENV)/bin/python -m tests.bench.grouped_shapes
 
 images:  ## build the container images with Docker; DOCKER_BUILD holds further arguments
 	for image in $(IMAGES); do \
-		docker build $(DOCKER_BUILD) --file docker/$$image.Dockerfile \
-			--tag paper2hub/$$image:$(VERSION) . || exit 1; done
+		docker build $(DOCKER_BUILD) --file docker/$$image.Dockerfile --build-arg VERSION=$(VERSION) \
+			--tag paper2hub/$$image:$(VERSION) --tag paper2hub/$$image . || exit 1; done
+
+test-docker: setup  ## the tests that need a Docker daemon and the images
+	$(VENV)/bin/python -m pytest -m docker
+
+image-gpu:  ## build paper2hub/trainer-gpu: the trainer with the libraries of CUDA
+	docker build $(DOCKER_BUILD) --file docker/trainer.Dockerfile --build-arg VERSION=$(VERSION) \
+		--build-arg REQUIREMENTS=trainer-gpu \
+		--tag paper2hub/trainer-gpu:$(VERSION) --tag paper2hub/trainer-gpu .
 
 readme: setup  ## write the generated parts of README.md
 	$(VENV)/bin/python -m tests.readme
@@ -54,4 +65,4 @@ readme: setup  ## write the generated parts of README.md
 clean:  ## remove everything that is made
 	rm -rf $(VENV) build *.egg-info
 
-.PHONY: help setup demo test test-slow lint compile bench images readme clean
+.PHONY: help setup demo test test-slow lint compile bench bench-local images image-gpu test-docker readme clean

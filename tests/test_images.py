@@ -1,17 +1,23 @@
-"""The Dockerfiles: packages below code, an ordinary user, and all that the steps import."""
+"""The Dockerfiles: packages below code, an ordinary user, and all that the steps import.
+
+What was built is looked at in test_containers.py.
+"""
 
 import ast
 import importlib.metadata
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from components.images import VERSION
 from tests.test_boundaries import MODULES, PACKAGES, ROOT, imports
 from tests.test_requirements import pins
 
-IMAGES = sorted(p for p in (ROOT / "docker").glob("*.Dockerfile") if p.stem != "base")
+IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+README = ROOT / "docker" / "README.md"
 STEPS = {
     "data": ("create_tfrecords", "preprocess"),
     "trainer": ("evaluate", "export_hub", "report", "train"),
@@ -25,6 +31,24 @@ def instructions(path: Path) -> list[str]:
     """The instructions of a Dockerfile, one line each, without comments."""
     text = re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return [line for line in text.replace("\\\n", " ").splitlines() if line]
+
+
+def stages(path: Path) -> dict[str, list[str]]:
+    """Stage -> its instructions; the last one, which becomes the image, is named "image"."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in instructions(path):
+        if line.startswith("FROM "):
+            name = line.partition(" AS ")[2] or "image"
+        found.setdefault(name, []).append(line)
+    return found
+
+
+def shell_blocks(path: Path) -> list[str]:
+    """What a page tells its reader to type into a shell."""
+    return re.findall(
+        r"^```sh\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
 
 
 def needed(step: str) -> set[str]:
@@ -81,14 +105,72 @@ def test_an_image_is_built_for_reuse_and_run_without_privileges(path: Path) -> N
     lines = instructions(path)
     packages = next(n for n, line in enumerate(lines) if "--require-hashes" in line)
     code = next(n for n, line in enumerate(lines) if line.startswith("COPY trainer"))
-    assert lines[0] == "ARG BASE=python:3.11-slim-bookworm"
+    assert lines[0] == "ARG BASE=debian:trixie-slim"
     assert packages < code
-    assert f"requirements/{path.stem}.txt" in " ".join(lines)
+    requirements = re.search(r"requirements/(\S+)\.txt", " ".join(lines))
+    assert requirements
+    assert requirements[1] == path.stem or f"ARG REQUIREMENTS={path.stem}" in lines
     assert "ENTRYPOINT []" in lines
     assert lines.index("USER paper2hub") > code
     assert lines[-1].startswith("CMD [")
     for step in STEPS[path.stem]:
         assert step in lines[-1]
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
+def test_what_builds_an_image_stays_out_of_it(path: Path) -> None:
+    found = stages(path)
+    assert [line for line in found["image"] if line.startswith(("RUN", "ADD"))] == []
+    assert found["image"][0] == "FROM python"
+    # The same for all, so that it is built and stored once.
+    assert found["python"] == stages(IMAGES[0])["python"]
+    (installs,) = [line for line in found["python"] if "apt-get install" in line]
+    assert re.findall(r"(?<= )[a-z][a-z0-9+-]*(?= )", installs.partition("recommends")[2])[:2] == [
+        "ca-certificates",
+        "python3",
+    ]
+    assert "/var/lib/apt/lists/*" in installs
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
+def test_an_image_tells_what_it_is(path: Path) -> None:
+    lines = instructions(path)
+    assert f"ARG VERSION={VERSION}" in lines
+    label = next(line for line in lines if line.startswith("LABEL "))
+    titles = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", label))
+    assert titles == {"title", "version", "source", "revision"}
+
+
+def test_little_goes_to_the_builder() -> None:
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert next(rule for rule in rules if not rule.startswith("#")) == "*"
+    assert {"**/__pycache__", "**/*_test.py", "**/testdata"} <= set(rules)
+
+
+def test_a_site_keeps_its_own_things_to_itself() -> None:
+    own = ["docker/certificates/authority.crt", "docker/pip.conf"]
+    command = ["git", "check-ignore", *own]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == own
+
+
+@pytest.mark.parametrize("name", [".ci/run", "docker/base.sh", "requirements/lock.sh"])
+def test_a_script_stops_at_the_first_error_and_any_shell_reads_it(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert text.startswith("#!/bin/sh\n")
+    assert "\nset -eu\n" in text
+    subprocess.run(["sh", "-n", str(ROOT / name)], check=True)
+
+
+def test_every_step_has_a_documented_line() -> None:
+    lines = " ".join(shell_blocks(README)).replace("\\\n", " ")
+    documented = re.findall(
+        r"docker run .* paper2hub/([a-z-]+)\s+python -m components\.(\w+)", lines
+    )
+    steps = [step for _, step in documented]
+    assert sorted(steps) == sorted({step for steps in STEPS.values() for step in steps})
+    for image, step in documented:
+        assert step in STEPS[image]
 
 
 def test_the_tpu_image_trains_on_jax() -> None:
