@@ -8,4 +8,7 @@ DATA = f"paper2hub/data:{VERSION}"
 """Beam, TF Transform and what reads datasets."""
 
 TRAINER = f"paper2hub/trainer:{VERSION}"
-"""Keras on TensorFlow and JAX, and what evaluates, exports and reports."""
+"""Keras on TensorFlow and JAX, and what evaluates, exports and reports; for processors."""
+
+TRAINER_GPU = f"paper2hub/trainer-gpu:{VERSION}"
+"""The same with the libraries of CUDA, for NVIDIA GPUs."""

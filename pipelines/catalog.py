@@ -23,6 +23,15 @@ def load(name: str) -> ModuleType:
     Raises:
         UserError: there is no such model.
     """
+    check(name)
+    return importlib.import_module(f"pipelines.{name}")
+
+
+def check(name: str) -> None:
+    """Refuses what is no model.
+
+    Raises:
+        UserError: there is no such model.
+    """
     if name not in names():
         raise UserError(f"The model must be one of {', '.join(names())}; got {name!r}.")
-    return importlib.import_module(f"pipelines.{name}")

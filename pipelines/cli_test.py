@@ -84,14 +84,14 @@ def call(*arguments):
 
 
 def printed(tmp_path):
-    (log,) = (tmp_path / "runs").glob("tiny-*/logs/say.log")
+    (log,) = (tmp_path / "runs").glob("tiny-*/tasks/say/log.txt")
     return log.read_text()
 
 
 def test_a_file_runs_and_the_end_names_what_is_there(tiny, tmp_path):
     result = call("run", tiny, "--root", tmp_path / "runs", "--param", "n=7")
     assert result.exit_code == 0, result.output
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (tmp_path / "runs").glob("tiny-*")
     assert f"Run: {folder}\nReport: {folder}/report.html\n" in result.output
     assert (folder / "pipeline.yaml").read_text() == tiny.read_text()
     assert "'', 'mnist', '7'" in printed(tmp_path)
@@ -114,7 +114,7 @@ def test_a_failing_step_decides_the_exit_code_and_its_log_is_shown(tiny, tmp_pat
     assert result.exit_code == 2
     assert "failed after" in result.output
     assert "'13'" in result.output
-    assert "Report" not in result.output
+    assert "To go on: paper2hub resume" in result.output
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,18 @@ def test_a_failing_step_decides_the_exit_code_and_its_log_is_shown(tiny, tmp_pat
         (["run", "autoencoder", "--set", "epochs=two"], "epochs must be of type int"),
         (["run", "autoencoder", "--set", "epochs"], "must look like key=value"),
         (["run", "autoencoder", "--data", "/no/such/place"], "'/no/such/place' does not exist"),
+        (["run", "tiny.yaml", "--param", "n"], "must look like name=value"),
+        (["run", "tiny.yaml", "--param", "n=x"], "n must be of type NUMBER_INTEGER"),
+        (["run", "tiny.yaml", "--param", "m=1"], "among data, dataset, n; got 'm'"),
+        (["run", "tiny.yaml", "--timeout", "soon"], "must be a time such as 90s"),
+        (["run", "tiny.yaml", "--timeout", "sya=3s"], "must name a task; got 'sya'"),
+        (["run", "tiny.yaml", "--memory", "much"], "--memory must be a number with a unit"),
+        (["run", "tiny.yaml", "--env-file", "none"], "must be a file to read"),
+        (["run", "tiny.yaml", "--env-file", "tiny.yaml"], "must be KEY=VALUE"),
+        (["run", "tiny.yaml", "--network", "host"], "there is no --docker"),
+        (["resume", "last"], "A run must be one of runs"),
+        (["logs", "last"], "A run must be one of runs"),
+        (["why", "nothing", "say"], "A run must be one of runs"),
         (["compile"], "a model or --all"),
         (["compile", "autoencoder", "--all"], "a model or --all"),
         (["compile", "nothing"], "The model must be one of"),
@@ -133,12 +145,47 @@ def test_a_failing_step_decides_the_exit_code_and_its_log_is_shown(tiny, tmp_pat
         (["import-weights", "regnety", "x", "--from", "pycls", "-o", "y", "--set", "a=1"], "'a'"),
     ],
 )
-def test_a_wrong_wish_is_refused_before_anything_starts(arguments, message, tmp_path, monkeypatch):
+def test_a_wrong_wish_is_refused_before_anything_starts(
+    arguments, message, tiny, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     result = call(*arguments)
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.glob("*/*.json")) == []  # no run was begun
+
+
+def test_a_run_is_looked_at_and_gone_on_with_from_the_command_line(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("run", tiny, "--param", "n=13").exit_code == 2
+    assert call("run", tiny, "--param", "n=7").exit_code == 0
+    table = call("runs").output
+    assert "failed" in table and "succeeded" in table
+    failed, done = json.loads(call("runs", "--json").output)
+    assert (failed["status"], failed["tasks"]) == ("failed", {"failed": 1})
+    assert call("why", "last", "say").output.splitlines()[-1] == "- parameter n 13 → 7"
+    assert call("logs", "last", "say").output == call("logs", done["run"]).output.partition("\n")[2]
+    assert call("logs", "last", "-f").output.startswith("==> say <==\n")
+    again = call("resume", failed["run"])
+    assert again.exit_code == 2  # it fails again, as it must
+    result = call("resume", "last")
+    assert isinstance(result.exception, UserError)
+    with pytest.raises(UserError, match="got 'sya', and it has none such: say"):
+        raise call("why", "last", "sya").exception
+
+
+def test_variables_come_from_a_file(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", "5")
+    file = tmp_path / "variables"
+    file.write_text("# a comment\n\nTOKEN=a=b c\nHERE\n")
+    assert cli._variables(file) == {"TOKEN": "a=b c", "HERE": "5"}
+
+
+def test_a_pipeline_that_has_not_changed_is_not_compiled_again(tmp_path):
+    loaded = modules_after("run", "autoencoder", "--root", tmp_path, "--data", "/no/such/folder")
+    assert "kfp" in loaded
+    loaded = modules_after("run", "autoencoder", "--root", tmp_path, "--data", "/no/such/folder")
+    assert not loaded & {"kfp", *HEAVY}
 
 
 def test_the_users_fault_is_one_line_and_exit_code_2(tmp_path):
@@ -169,7 +216,9 @@ def test_doctor_ends_well_whatever_it_finds():
     assert "glibc" in call("doctor").output
 
 
-@pytest.mark.parametrize("command", ["models", "compile", "run", "import-weights", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["models", "compile", "run", "resume", "runs", "logs", "why", "parity", "doctor"]
+)
 def test_the_help_of_every_command_has_an_example(command):
     assert f"Example: paper2hub {command}" in " ".join(call(command, "--help").output.split())
 

@@ -12,6 +12,7 @@ from kfp import dsl, kubernetes
 from components.create_tfrecords.component import create_tfrecords
 from components.evaluate.component import evaluate
 from components.export_hub.component import export_hub
+from components.images import TRAINER_GPU
 from components.preprocess.component import preprocess
 from components.report.component import report
 from components.train.component import train
@@ -155,6 +156,7 @@ def _place(task: Any, machine: Machine, target: str) -> None:
     task.set_retry(3, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
     if not machine.accelerator:
         return
+    task.set_container_image(TRAINER_GPU)
     if target == "vertex":
         task.set_accelerator_type(machine.accelerator)
     else:

@@ -32,7 +32,10 @@ PLAIN = (
 # counts. A name allows all that is below it.
 DIRECTIONS: dict[str, tuple[str, ...]] = {
     "trainer/backend/*": ("trainer.errors", "trainer.recipe"),
-    "trainer/engine/*": (*PLAIN, "trainer.backend", "trainer.data", "trainer.recipe"),
+    "trainer/engine/*": (
+        *(*PLAIN, "trainer.backend", "trainer.data", "trainer.recipe"),
+        "trainer.reproducible",
+    ),
     "trainer/layers/*": ("trainer.backend", "trainer.errors"),
     "trainer/losses/*": ("trainer.errors",),
     "trainer/metrics/*": ("trainer.errors", "trainer.recipe"),
@@ -44,7 +47,10 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
     "trainer/*": (*PLAIN, "trainer.data", "trainer.models"),
     "components/*/component.py": ("components.images",),
     "components/*/__main__.py": ("components.command",),
-    "components/*/*": (*PLAIN, "trainer.data", "trainer.engine", "trainer.recipe"),
+    "components/*/*": (
+        *(*PLAIN, "trainer.data", "trainer.engine", "trainer.recipe"),
+        "trainer.reproducible",
+    ),
     "components/*": PLAIN,
     "pipelines/local/*": PLAIN,
     "pipelines/*": (*PLAIN, "pipelines", "components.*.component", "components.images"),
@@ -61,6 +67,7 @@ PLACES: dict[str, dict[str, str]] = {
         "trainer/backend/tensorflow.py": "the train step on TensorFlow",
         "trainer/engine/input.py": "tf.data feeds both backends",
         "trainer/engine/export.py": "writes the SavedModel",
+        "trainer/reproducible.py": "knows the fingerprint of a SavedModel",
         "trainer/models/*/data.py": "deterministic and random preprocessing",
         "components/preprocess/preprocess.py": "runs TF Transform",
         "components/export_hub/export_hub.py": "asks the export what it answers",
@@ -87,6 +94,10 @@ PLACES: dict[str, dict[str, str]] = {
     "kfp": {
         "components/*/component.py": "the interface of a step",
         "pipelines/*.py": "pipelines are KFP pipelines",
+    },
+    "docker": {
+        "pipelines/local/containers.py": "runs steps in containers",
+        "pipelines/local/reaper.py": "removes what a killed engine has left",
     },
     "torch": {},
 }
@@ -248,8 +259,19 @@ def test_compiling_imports_no_framework() -> None:
 
 
 def test_the_local_runner_is_light() -> None:
-    found = {p for m in MODULES if within(m, "pipelines.local") for p in reached(m)}
+    with_docker = {"pipelines.local.containers", "pipelines.local.reaper"}
+    modules = {m for m in MODULES if within(m, "pipelines.local")}
+    found = {p for m in modules - with_docker for p in reached(m)}
     assert found - set(sys.stdlib_module_names) <= {"rich", "yaml"}
+    found = {p for m in with_docker for p in reached(m)}
+    assert found - set(sys.stdlib_module_names) <= {"docker", "requests", "rich", "yaml"}
+
+
+def test_the_spawner_is_a_program_by_itself() -> None:
+    found = {
+        found.module.partition(".")[0] for found in imports(MODULES["pipelines.local.spawner"])
+    }
+    assert found <= set(sys.stdlib_module_names)
 
 
 def test_every_module_is_named_for_what_it_does() -> None:

@@ -44,7 +44,7 @@ def test_it_is_valid(text):
 
 def test_it_can_be_read_here_whatever_its_target(text, model):
     graph = parse_graph(text)
-    assert list(graph.tasks) == STEPS
+    assert list(graph.dag.tasks) == STEPS
     values = parameter_values(graph, {})
     assert values["dataset"] in dataset_names()
     assert {name: values[name] for name in values if name != "dataset"} == {
@@ -67,6 +67,9 @@ def test_accelerators_and_limits_are_asked_for_where_they_are_had(text, target):
         if "accelerator" in container.get("resources", {})
     }
     assert set(accelerators) <= {"exec-train", "exec-evaluate"}
+    # CUDA is in an image of its own, and only what runs on a GPU has to bring it.
+    on_gpu = {name for name, container in containers.items() if "-gpu:" in container["image"]}
+    assert on_gpu == set(accelerators)
     if target == "kubeflow":
         assert set(accelerators.values()) <= {"nvidia.com/gpu"}
         selected = platforms and platforms[0]["platforms"]["kubernetes"]["deploymentSpec"]
@@ -82,6 +85,7 @@ def test_regnety_trains_on_an_accelerator_in_the_cloud(tmp_path):
     text = compile_model("regnety", tmp_path / "pipeline.yaml", "vertex").read_text()
     train = yaml.safe_load(text)["deploymentSpec"]["executors"]["exec-train"]["container"]
     assert train["resources"]["accelerator"]["resourceType"] == "NVIDIA_L4"
+    assert "/trainer-gpu:" in train["image"]
 
 
 def test_caching_is_on(text):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import importlib.metadata
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -172,9 +170,8 @@ def model_card(
         manifest=manifest,
         state=state,
         signatures=described,
-        versions={**state.versions, "python": platform.python_version()},
+        versions=state.versions,
         package_version=importlib.metadata.version("paper2hub"),
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
 
 

@@ -29,6 +29,7 @@ from trainer.data.facts import write_facts
 from trainer.data.manifest import Manifest, Shard, Split, read_manifest, write_manifest
 from trainer.data.records import RecordWriter, read_records
 from trainer.dataset import Feature
+from trainer.reproducible import settle_saved_model
 
 MEASURED_PICTURES = 256
 """Pictures whose size is looked at to tell the size that a dataset's pictures have (ours)."""
@@ -127,6 +128,7 @@ def preprocess(
                     | f"Gather {split}" >> beam.GroupByKey()
                     | f"Write {split}" >> beam.Map(_write_shard, str(folder), split, shards)
                 )
+        settle_saved_model(graph / "transform_fn")
         splits = {
             split: Split(_shards(folder, split), manifest.splits[split].quarantined)
             for split in manifest.splits

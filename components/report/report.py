@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 
 import jinja2
 import matplotlib
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from trainer.artifact import read_json, write_text
@@ -25,6 +27,9 @@ LISTED_CLASSES = 30
 LISTED_ITEMS = 20
 """Refused items, and confusions, that the page lists (ours)."""
 
+FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+"""What a model card says to a Hub rather than to a person."""
+
 LINE_STYLES = ("-", "--", ":", "-.")
 
 
@@ -36,7 +41,7 @@ def report(
     export: str,
     report: str,
 ) -> None:
-    """Writes one HTML file about a run: results beside the paper's, curves, pictures, data, export.
+    """Writes one HTML file about a run: results beside the paper's, curves, pictures, model card.
 
     Args:
         model: Name of the model.
@@ -73,7 +78,7 @@ def report(
         state=state,
         history=history,
         export=read_json(Path(export) / "export.json"),
-        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        card=read_card(Path(export) / "README.md"),
     )
     write_text(report, page)
 
@@ -161,6 +166,15 @@ def read_quarantine(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in islice(lines, LISTED_ITEMS)]
+
+
+def read_card(path: Path) -> Markup:
+    """A model card as HTML; HTML within it is shown as text, and a picture becomes a link."""
+    if not path.is_file():
+        return Markup("")
+    text = FRONT_MATTER.sub("", path.read_text(encoding="utf-8"))
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    return Markup(reader.render(text))  # noqa: S704
 
 
 def _data_uri(path: Path) -> str:

@@ -1,7 +1,13 @@
 import json
 from pathlib import Path
 
-from components.report.report import confusion_view, curve_picture, curves, read_quarantine
+from components.report.report import (
+    confusion_view,
+    curve_picture,
+    curves,
+    read_card,
+    read_quarantine,
+)
 
 
 def test_a_curve_has_the_training_and_the_evaluation_of_one_name() -> None:
@@ -39,3 +45,17 @@ def test_only_the_first_refused_items_are_listed(tmp_path: Path) -> None:
     (tmp_path / "quarantine.jsonl").write_text("".join(json.dumps(i) + "\n" for i in items))
     assert read_quarantine(tmp_path / "quarantine.jsonl") == items[:20]
     assert read_quarantine(tmp_path / "missing") == []
+
+
+def test_a_model_card_is_shown_as_text_of_its_own(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    assert not read_card(card)
+    card.write_text(
+        "---\nlibrary_name: keras\n---\n# digits\n\n"
+        "| a | b |\n|---|---|\n| 1 | <script>2</script> |\n\n"
+        "![picture](https://example.com/x.png) [bad](javascript:alert)\n",
+        encoding="utf-8",
+    )
+    page = read_card(card)
+    assert "<h1>digits</h1>" in page and "<td>1</td>" in page and "library_name" not in page
+    assert "<script" not in page and "<img" not in page and 'href="javascript' not in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from trainer.catalog import load_config
@@ -11,6 +12,9 @@ from trainer.data.facts import read_facts
 from trainer.errors import UserError
 
 BACKENDS = ("tensorflow", "jax")
+
+FORKED = "PAPER2HUB_FORKED"
+"""Set where the process began as a fork of one that had TensorFlow, and so Keras, imported."""
 
 
 def train(
@@ -46,9 +50,18 @@ def choose_backend(backend: str = "") -> None:
         backend: tensorflow or jax; empty for what KERAS_BACKEND says, or else tensorflow.
 
     Raises:
-        UserError: there is no such backend.
+        UserError: there is no such backend, or Keras runs on another in this process already.
     """
     backend = backend or os.environ.get("KERAS_BACKEND") or BACKENDS[0]
     if backend not in BACKENDS:
         raise UserError(f"The backend must be {' or '.join(BACKENDS)}; got {backend!r}.")
     os.environ["KERAS_BACKEND"] = backend
+    keras = sys.modules.get("keras")
+    if keras is not None and keras.backend.backend() != backend:
+        if os.environ.pop(FORKED, ""):
+            # The local runner imported Keras on its default backend for us: begin without that.
+            os.execv(sys.executable, [sys.executable, "-m", "components.train", *sys.argv[1:]])  # noqa: S606
+        raise UserError(
+            f"Keras must not have been imported on another backend than {backend} in this process; "
+            f"it runs on {keras.backend.backend()}. Set KERAS_BACKEND={backend} before it starts."
+        )

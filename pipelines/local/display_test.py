@@ -27,7 +27,8 @@ def run(tmp_path):
         pipeline="test",
         folder=str(tmp_path),
         parameters={},
-        tasks={name: TaskRecord("waiting", f"logs/{name}.log") for name in ("train", "report")},
+        launcher="subprocess",
+        tasks={name: TaskRecord("waiting") for name in ("train", "report")},
         status="running",
         started=now(),
     )
@@ -93,6 +94,49 @@ def test_a_narrow_terminal_cuts_nothing_but_the_progress(run):
     assert "running" in shown and "0 s" in shown and "loss" not in shown
 
 
+def test_the_table_tells_the_time_left_from_the_step_or_from_the_last_run(run):
+    for name, left in (("train", "3 s"), ("report", "60 s")):
+        screen = console()
+        table = LiveTable(screen, {"train": 100.0, "report": 60.4})
+        table.show(having(run, name, status="running", started=now()))
+        screen.print(table.render())
+        row = next(line for line in screen.file.getvalue().splitlines() if line.startswith(name))
+        assert row.split()[1:6] == ["running", "0", "s", *left.split()]
+
+
+def test_a_long_table_shows_what_is_at_work_and_counts_the_rest(run):
+    tasks = {f"t{i}": TaskRecord("succeeded", seconds=1.0) for i in range(500)}
+    tasks["t7"] = TaskRecord("running", started=now())
+    tasks["t8"] = TaskRecord("failed", seconds=1.0, exit_code=1)
+    screen = console()
+    table = LiveTable(screen)
+    table.show(dataclasses.replace(run, tasks=tasks))
+    screen.print(table.render())
+    lines = screen.file.getvalue().splitlines()
+    assert len(lines) < 50
+    assert "1 failed, 1 running, 498 succeeded" in lines[0]
+    assert {"t7", "t8", "t499"} <= {line.split()[0] for line in lines}
+
+
+def test_lines_tell_what_was_cached_and_what_was_skipped(run):
+    screen = console()
+    lines = Lines(screen)
+    cached = having(run, "train", status="cached", cache="taken from run-1", seconds=0.1)
+    lines.show(cached)
+    lines.show(having(cached, "report", status="skipped", kind="dag"))
+    assert screen.file.getvalue() == "train: cached, taken from run-1\nreport: skipped\n"
+
+
+def test_lines_tell_of_another_attempt(run):
+    screen = console()
+    lines = Lines(screen)
+    lines.show(having(run, "train", status="running", started=now()))
+    lines.show(having(run, "train", status="waiting", seconds=1.0, exit_code=75))
+    assert screen.file.getvalue().splitlines()[1] == (
+        "train: failed after 1.0 s with exit code 75, to be tried again"
+    )
+
+
 def test_the_table_is_for_terminals():
     assert isinstance(display_for(console(force_terminal=True)), LiveTable)
     assert isinstance(display_for(console(force_terminal=False)), Lines)
@@ -106,7 +150,6 @@ def test_the_table_leaves_a_terminal_as_it_was(run):
 
 
 def test_failures_show_the_end_of_their_log(run):
-    run.log("train").parent.mkdir()
     run.log("train").write_text("".join(f"line [{i}]\n" for i in range(30)))
     failed = having(run, "train", status="failed", seconds=1.0, exit_code=137, reason="Killed [x].")
     screen = console()

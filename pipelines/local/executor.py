@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.local.graph import Constant, Task, convert, convert_text, parse_json
+from pipelines.local.graph import Constant, Task, as_declared, convert, convert_text, parse_json
 from pipelines.local.placeholders import Scope, resolve_value
 from trainer.errors import UserError
 
@@ -17,61 +17,73 @@ Artifact = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a task takes: values of its parameters, and lists of artifacts."""
+
+    parameters: Mapping[str, Any]
+    artifacts: Mapping[str, Sequence[Artifact]]
+
+
+@dataclass(frozen=True)
 class Outputs:
     """What a task has given: values of its parameters, and its artifacts."""
 
     parameters: Mapping[str, Any]
-    artifacts: Mapping[str, Artifact]
+    artifacts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class TaskFolders:
+class TaskFolder:
     """Where a task finds and leaves things.
 
     Attributes:
-        artifacts: holds one file or folder per output artifact.
-        work: the working folder; holds executor_output.json and the files of output parameters.
+        path: the folder; holds the task's record and log, and is where its command runs.
     """
 
-    artifacts: Path
-    work: Path
+    path: Path
+
+    @property
+    def outputs(self) -> Path:
+        """Holds one file or folder per output artifact."""
+        return self.path / "outputs"
+
+    @property
+    def parameters(self) -> Path:
+        """Holds one file per output parameter."""
+        return self.path / "parameters"
 
     @property
     def executor_output(self) -> Path:
         """The file that takes metadata of the outputs."""
-        return self.work / "executor_output.json"
+        return self.path / "executor_output.json"
+
+    @property
+    def work(self) -> Path:
+        """Where the command runs."""
+        return self.path / "work"
+
+    def empty(self) -> None:
+        """Makes it ready for a new attempt; the log and the record stay."""
+        for folder in (self.outputs, self.parameters, self.work):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        for file in (self.executor_output, self.path / "progress.json"):
+            file.unlink(missing_ok=True)
 
 
-def prepare(
-    task: Task,
-    values: Mapping[str, Any],
-    artifacts: Mapping[str, Artifact],
-    folders: TaskFolders,
-    facts: Mapping[str, str],
-) -> Scope:
-    """Makes the task's folders and says what its placeholders stand for.
-
-    Args:
-        task: the task.
-        values: parameter -> what came from the pipeline or from another task; None for nothing.
-        artifacts: input artifact -> what came from another task.
-        folders: where to put what it gives; emptied first.
-        facts: about the run and the task, by `placeholders.RUN_FACTS`.
-
-    Raises:
-        UserError: a value is of another type than the task declares.
-    """
-    for folder in (folders.artifacts, folders.work):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    executor_input: dict[str, Any] = {
+def executor_input(task: Task, inputs: Inputs, folder: TaskFolder) -> dict[str, Any]:
+    """KFP's ExecutorInput of a task."""
+    return {
         "inputs": {
-            "parameterValues": {},
-            "artifacts": {name: {"artifacts": [dict(a)]} for name, a in artifacts.items()},
+            "parameterValues": dict(inputs.parameters),
+            "artifacts": {
+                name: {"artifacts": [dict(a) for a in artifacts]}
+                for name, artifacts in inputs.artifacts.items()
+            },
         },
         "outputs": {
             "parameters": {
-                name: {"outputFile": str(folders.work / "parameters" / name)}
+                name: {"outputFile": str(folder.parameters / name)}
                 for name in task.output_parameters
             },
             "artifacts": {
@@ -80,24 +92,47 @@ def prepare(
                         {
                             "name": name,
                             "type": dict(kind),
-                            "uri": str(folders.artifacts / name),
+                            "uri": str(folder.outputs / name),
                             "metadata": {},
                         }
                     ]
                 }
                 for name, kind in task.output_artifacts.items()
             },
-            "outputFile": str(folders.executor_output),
+            "outputFile": str(folder.executor_output),
         },
     }
-    (folders.work / "parameters").mkdir()
-    scope = Scope(executor_input, facts)
-    filled = executor_input["inputs"]["parameterValues"]
-    filled.update({name: p.default for name, p in task.parameters.items() if p.default is not None})
+
+
+def scope_of(
+    task: Task,
+    values: Mapping[str, Any],
+    artifacts: Mapping[str, Sequence[Artifact]],
+    folder: TaskFolder,
+    facts: Mapping[str, str],
+) -> Scope:
+    """What the placeholders of a task stand for.
+
+    Args:
+        task: the task.
+        values: parameter -> what came from the graph or from another task; None for nothing.
+        artifacts: input artifact -> what came likewise.
+        folder: where to put what it gives.
+        facts: about the run and the task, by `placeholders.RUN_FACTS`.
+
+    Raises:
+        UserError: a value is of another type than the task declares, or is missing.
+    """
+    filled = {name: p.default for name, p in task.parameters.items() if p.default is not None}
     filled.update({name: _typed(task, name, v) for name, v in values.items() if v is not None})
+    scope = Scope(executor_input(task, Inputs(filled, artifacts), folder), facts)
+    held = scope.executor_input["inputs"]["parameterValues"]
     for name, source in task.sources.items():
         if isinstance(source, Constant):
-            filled[name] = _typed(task, name, resolve_value(source.value, scope))
+            held[name] = _typed(task, name, resolve_value(source.value, scope))
+    for name, parameter in task.parameters.items():
+        if name not in held and not parameter.optional:
+            raise UserError(f"The task {task.name} must be given {name}; there is none.")
     return scope
 
 
@@ -117,7 +152,7 @@ def read_outputs(task: Task, scope: Scope) -> Outputs:
     for name, kind in task.output_parameters.items():
         file = Path(announced["parameters"][name]["outputFile"])
         if file.is_file():
-            parameters[name] = convert_text(file.read_text(encoding="utf-8"), kind, name)
+            parameters[name] = convert_text(_text(file, name), kind, name)
         elif name in noted.get("parameterValues", {}):
             parameters[name] = convert(noted["parameterValues"][name], kind, name)
         else:
@@ -125,21 +160,28 @@ def read_outputs(task: Task, scope: Scope) -> Outputs:
     artifacts = {}
     for name in task.output_artifacts:
         artifact = announced["artifacts"][name]["artifacts"][0]
-        more = noted.get("artifacts", {}).get(name, {}).get("artifacts", [{}])[0]
-        metadata = {**artifact["metadata"], **more.get("metadata", {})}
+        more = (noted.get("artifacts", {}).get(name, {}).get("artifacts") or [{}])[0]
         artifacts[name] = {
             **artifact,
+            "name": more.get("name") or artifact["name"],
             "uri": more.get("uri") or artifact["uri"],
-            "metadata": metadata,
+            "metadata": {**artifact["metadata"], **more.get("metadata", {})},
         }
     return Outputs(parameters, artifacts)
+
+
+def _text(file: Path, name: str) -> str:
+    try:
+        return file.read_bytes().decode("utf-8")  # as it is, ends of lines included
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The output parameter {name} must be UTF-8 text; {error}.") from error
 
 
 def _typed(task: Task, name: str, value: Any) -> Any:
     """The value in the type that the task declares; helpers of KFP's own text are not declared."""
     if value is None or name not in task.parameters:
         return value
-    return convert(value, task.parameters[name].type, name)
+    return as_declared(value, task.parameters[name].type, name)
 
 
 def _read_executor_output(file: Path) -> dict[str, Any]:
@@ -147,8 +189,25 @@ def _read_executor_output(file: Path) -> dict[str, Any]:
         return {}
     try:
         content = parse_json(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"executor_output.json must be JSON; {error}.") from error
+    if not _is_executor_output(content):
+        raise UserError(
+            "executor_output.json must be an object with parameterValues and artifacts, each of "
+            "which has a list of objects; it is not."
+        )
+    return dict(content)
+
+
+def _is_executor_output(content: Any) -> bool:
     if not isinstance(content, dict):
-        raise UserError("executor_output.json must be a JSON object; it is not.")
-    return content
+        return False
+    artifacts = content.get("artifacts", {})
+    if not isinstance(content.get("parameterValues", {}), dict) or not isinstance(artifacts, dict):
+        return False
+    lists = [a.get("artifacts", []) if isinstance(a, dict) else None for a in artifacts.values()]
+    return all(
+        isinstance(each, list)
+        and all(isinstance(a, dict) and isinstance(a.get("metadata", {}), dict) for a in each)
+        for each in lists
+    )

@@ -1,7 +1,8 @@
-"""Reads a compiled KFP v2 pipeline: its tasks, what each takes and gives, and their order.
+"""Reads a compiled KFP v2 pipeline: its tasks, what each takes and gives, and what it waits for.
 
-What a run on this machine cannot do faithfully is refused by name when the file is read. Wishes
-about machines, caching and retries change no result; they are listed as `unobserved`.
+All of KFP's format is read: graphs within graphs, conditions, loops, exit tasks, imports. What
+cannot be done on this machine is refused by name before anything starts; wishes that change no
+result, such as the kind of a machine, are listed as `unobserved`.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import difflib
 import graphlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from pipelines.local import placeholders
+from pipelines.local import condition, placeholders
+from pipelines.local.condition import Condition
+from pipelines.local.resources import Resources, read_resources
 from trainer.errors import UserError
+
+FINAL_STATUS = "TASK_FINAL_STATUS"
+"""The type of a parameter that takes how another task ended."""
 
 _TYPES: Mapping[str, type] = {
     "STRING": str,
@@ -26,13 +33,20 @@ _TYPES: Mapping[str, type] = {
     "BOOLEAN": bool,
     "LIST": list,
     "STRUCT": dict,
+    FINAL_STATUS: dict,
 }
-_TASK_KEYS = {"componentRef", "dependentTasks", "inputs", "taskInfo"}
-_TASK_WISHES = {"cachingOptions", "retryPolicy"}
-_CONTAINER_KEYS = {"image", "command", "args", "env"}
-_CONTAINER_WISHES = {"resources"}
-_PLATFORM_WISHES = {"nodeSelector", "nodeAffinity", "tolerations", "imagePullPolicy", "podMetadata"}
+_TASK_KEYS = {
+    *("componentRef", "dependentTasks", "inputs", "taskInfo", "cachingOptions", "retryPolicy"),
+    *("triggerPolicy", "parameterIterator", "artifactIterator", "iteratorPolicy"),
+}
+_CONTAINER_KEYS = {"image", "command", "args", "env", "resources"}
+_PLATFORM_WISHES = {
+    *("nodeSelector", "nodeAffinity", "podAffinity", "tolerations", "imagePullPolicy"),
+    *("imagePullSecret", "podMetadata", "securityContext"),
+}
+_SECRETS = {"secretAsEnv": "secretKey", "configMapAsEnv": "configMapKey"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SELECTOR = re.compile(r"parseJson\(string_value\)((?:\[\"[^\"]+\"\])*)")
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,15 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class ArtifactInput:
+    """An artifact that a pipeline or a task takes, or a list of them."""
+
+    type: Mapping[str, str]
+    many: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True)
 class Constant:
     """A value written in the file; text in it may hold placeholders."""
 
@@ -58,47 +81,166 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class PipelineInput:
-    """A value of one of the pipeline's own parameters."""
+class GraphInput:
+    """An input of the graph that the task belongs to.
 
-    parameter: str
+    Attributes:
+        name: of the input.
+        keys: which part of it, where it is a JSON object or its text.
+    """
+
+    name: str
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TaskOutput:
-    """What another task gives: a parameter or an artifact."""
+    """What another task of the same graph gives: a parameter or an artifact."""
 
     task: str
     output: str
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FinalStatus:
+    """How another task of the same graph has ended."""
+
+    task: str
+
+
+@dataclass(frozen=True)
+class ItemPart:
+    """A part of a loop's item, which KFP writes as if it were an input of the graph around it."""
+
+    key: str
+
+
+Source = Constant | GraphInput | TaskOutput | FinalStatus | ItemPart
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One execution per item.
+
+    Attributes:
+        item: the input that takes an item.
+        items: the items themselves, or the name of the input that holds them.
+        artifacts: the items are artifacts.
+        parallelism: how many may run at once; 0 for any number.
+    """
+
+    item: str
+    items: str | tuple[Any, ...]
+    artifacts: bool
+    parallelism: int
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Further attempts after a failure: how many, and the seconds to wait before each."""
+
+    attempts: int
+    wait: float = 0.0
+    factor: float = 2.0
+    longest: float = 3600.0
+
+    def seconds(self, failures: int) -> float:
+        """How long to wait after so many failures, the first being 1."""
+        return min(self.wait * self.factor ** (failures - 1), self.longest)
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a container runs.
+
+    Attributes:
+        image: the image that it asks for.
+        command: what is called, arguments included; may hold placeholders.
+        environment: variables to set.
+        resources: what it asks of the machine.
+        secrets: variables that must come from the caller: name -> what of which secret it is.
+        seconds: how long it may take; None for any time.
+        shared_memory: bytes of /dev/shm, where it asks for them.
+    """
+
+    image: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    resources: Resources
+    secrets: Mapping[str, str]
+    seconds: float | None = None
+    shared_memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Importer:
+    """An artifact that exists already.
+
+    Attributes:
+        uri: where it is; may hold placeholders.
+        type: as KFP writes it.
+        metadata: what to note beside it; may hold placeholders.
+    """
+
+    uri: str
+    type: Mapping[str, str]
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Dag:
+    """A graph of tasks.
+
+    Attributes:
+        tasks: by name, each after those that it needs.
+        parameters: what it gives: name -> outputs of its tasks, of which the first that is there
+            counts.
+        artifacts: likewise.
+    """
+
+    tasks: Mapping[str, Task]
+    parameters: Mapping[str, tuple[TaskOutput, ...]]
+    artifacts: Mapping[str, tuple[TaskOutput, ...]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One container of the pipeline.
+    """One task of a graph.
 
     Attributes:
-        name: its name within the pipeline.
-        image: the container image that it asks for.
-        command: what is called, arguments included; may hold placeholders.
-        environment: variables to set.
+        name: its name within the graph.
+        work: what it does.
         parameters: the parameters that it takes.
+        artifact_inputs: the artifacts that it takes.
         sources: parameter -> where its value comes from; others take their default.
-        artifacts: input artifact -> the output that it is.
+        artifacts: input artifact -> where it comes from.
         output_parameters: output parameter -> its type.
         output_artifacts: output artifact -> its type, as KFP writes it (`schemaTitle`, …).
-        after: the tasks that must have succeeded before.
+        after: the tasks that must have ended before.
+        condition: it is skipped where this does not hold; None for none.
+        always: it runs even if what it waits for has failed.
+        loop: runs once per item; None for no loop.
+        retry: what to do after a failure.
+        cached: its result may be taken from an earlier run.
+        cache_key: the caller's own key of the cache; empty for none.
     """
 
     name: str
-    image: str
-    command: tuple[str, ...]
-    environment: Mapping[str, str]
+    work: Container | Importer | Dag
     parameters: Mapping[str, Parameter]
-    sources: Mapping[str, Constant | PipelineInput | TaskOutput]
-    artifacts: Mapping[str, TaskOutput]
+    artifact_inputs: Mapping[str, ArtifactInput]
+    sources: Mapping[str, Source]
+    artifacts: Mapping[str, GraphInput | TaskOutput]
     output_parameters: Mapping[str, str]
     output_artifacts: Mapping[str, Mapping[str, str]]
     after: frozenset[str]
+    condition: Condition | None = None
+    always: bool = False
+    loop: Loop | None = None
+    retry: Retry = Retry(0)
+    cached: bool = False
+    cache_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,14 +250,20 @@ class Graph:
     Attributes:
         name: the pipeline's name.
         parameters: what a run may set.
-        tasks: by name, each after those that it needs.
+        artifacts: artifacts that a run must be given.
+        dag: its tasks.
         unobserved: wishes of the file that a run on this machine does not follow.
     """
 
     name: str
     parameters: Mapping[str, Parameter]
-    tasks: Mapping[str, Task]
+    artifacts: Mapping[str, ArtifactInput]
+    dag: Dag
     unobserved: tuple[str, ...]
+
+    def containers(self) -> Iterator[tuple[str, Container]]:
+        """Every container, with its path of task names such as `exit-handler-1/train`."""
+        yield from _containers("", self.dag)
 
 
 def parse_graph(text: str) -> Graph:
@@ -137,8 +285,8 @@ def parse_graph(text: str) -> Graph:
             "got something else. `paper2hub compile MODEL` writes one."
         )
     try:
-        return _graph(spec, documents[1] if len(documents) > 1 else {})
-    except (KeyError, TypeError, AttributeError) as error:
+        return _Reader(spec, (documents[1] if len(documents) > 1 else None) or {}).graph()
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UserError(
             f"A pipeline must be as KFP's compiler writes it; this one is damaged near {error}. "
             "Compile it again."
@@ -177,6 +325,8 @@ def convert(value: Any, type_name: str, name: str) -> Any:
         UserError: the value is of another type.
     """
     wanted = _TYPES[type_name]
+    if wanted in (list, dict):
+        value = _whole_numbers(value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if wanted is int and isinstance(value, float) and value.is_integer():
@@ -203,6 +353,21 @@ def convert_text(text: str, type_name: str, name: str) -> Any:
     return convert(value, type_name, name)
 
 
+def as_declared(value: Any, type_name: str, name: str) -> Any:
+    """A value that came from another task or from an item, in the type that a task declares.
+
+    Anything may be taken as text, which is then its JSON; text may be taken as what its JSON says.
+
+    Raises:
+        UserError: the value cannot be of the type.
+    """
+    if type_name == "STRING":
+        return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return convert_text(value, type_name, name)
+    return convert(value, type_name, name)
+
+
 def parse_json(text: str) -> Any:
     """The value of a JSON text; NaN and infinity, which are not JSON, are refused.
 
@@ -213,7 +378,13 @@ def parse_json(text: str) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON number")
 
-    return json.loads(text, parse_constant=refuse)
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if not math.isfinite(number):
+            raise ValueError(f"{digits} is too large a number")
+        return number
+
+    return json.loads(text, parse_constant=refuse, parse_float=finite)
 
 
 def _loader() -> Any:
@@ -221,90 +392,266 @@ def _loader() -> Any:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _graph(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> Graph:
-    root = spec["root"]
-    if root.get("inputDefinitions", {}).get("artifacts"):
-        raise _refusal("the pipeline takes artifacts as inputs")
-    parameters = _parameters(root.get("inputDefinitions", {}), "the pipeline")
-    executors = spec["deploymentSpec"].get("executors", {})
-    tasks, unobserved = {}, set()
-    for name, task in root["dag"]["tasks"].items():
-        component = spec["components"][task["componentRef"]["name"]]
-        tasks[name] = _task(name, task, component, executors)
-        container = executors[component["executorLabel"]]["container"]
-        unobserved |= (_TASK_WISHES & set(task)) | (_CONTAINER_WISHES & set(container))
-    # Caching is a permission rather than a wish.
-    unobserved.discard("cachingOptions")
-    unobserved |= _platform_wishes(platform or {})
-    for task in tasks.values():
-        _check_sources(task, tasks, parameters)
+class _Reader:
+    """Reads one file."""
+
+    def __init__(self, spec: Mapping[str, Any], platform: Mapping[str, Any]):
+        self.spec = spec
+        self.executors = spec["deploymentSpec"].get("executors", {})
+        kubernetes = platform.get("platforms", {}).get("kubernetes", {})
+        self.platform = kubernetes.get("deploymentSpec", {}).get("executors", {})
+        self.unobserved: set[str] = set(kubernetes.get("pipelineConfig", {})) - {"workspace"}
+
+    def graph(self) -> Graph:
+        root = self.spec["root"]
+        parameters = _parameters(root.get("inputDefinitions", {}), "the pipeline")
+        artifacts = _artifact_inputs(root.get("inputDefinitions", {}))
+        for name, kind in artifacts.items():
+            if kind.many:
+                raise _refusal(f"the pipeline takes a list of artifacts, {name}")
+        dag = self.dag(root, "the pipeline", parameters, artifacts, ())
+        return Graph(
+            name=_name(self.spec["pipelineInfo"]["name"]),
+            parameters=parameters,
+            artifacts=artifacts,
+            dag=dag,
+            unobserved=tuple(sorted(self.unobserved)),
+        )
+
+    def dag(
+        self,
+        component: Mapping[str, Any],
+        owner: str,
+        parameters: Mapping[str, Any],
+        artifacts: Mapping[str, Any],
+        within: tuple[str, ...],
+    ) -> Dag:
+        """The graph of a component.
+
+        Args:
+            component: as the file has it.
+            owner: names it.
+            parameters: by name, what it can pass on to its tasks.
+            artifacts: likewise.
+            within: the components that it is part of, to find one that contains itself.
+        """
+        spec = component["dag"]
+        tasks = {
+            name: self.task(name, task, within) for name, task in spec.get("tasks", {}).items()
+        }
+        for task in tasks.values():
+            _check_sources(task, tasks, parameters, artifacts, owner)
+        outputs = spec.get("outputs", {})
+        given = component.get("outputDefinitions", {})
+        _check_given(given, outputs, owner)
+        dag = Dag(
+            tasks={name: tasks[name] for name in _order(tasks)},
+            parameters={k: _selectors(k, v) for k, v in outputs.get("parameters", {}).items()},
+            artifacts={k: _selectors(k, v) for k, v in outputs.get("artifacts", {}).items()},
+        )
+        for kind, selected in (("parameters", dag.parameters), ("artifacts", dag.artifacts)):
+            for name, selectors in selected.items():
+                for selector in selectors:
+                    if selector.task not in tasks:
+                        raise UserError(
+                            f"The output {name} of {owner} is from {selector.task!r}, "
+                            "which it does not have."
+                        )
+                    outputs_of = tasks[selector.task]
+                    known = getattr(outputs_of, f"output_{kind}")
+                    _check_output(f"output {name} of {owner}", selector, known)
+        return dag
+
+    def task(self, name: str, spec: Mapping[str, Any], within: tuple[str, ...]) -> Task:
+        """One task, whatever it does."""
+        for key in sorted(set(spec) - _TASK_KEYS):
+            raise _refusal(f"the task {name} has a {key}")
+        reference = spec["componentRef"]["name"]
+        if reference in within:
+            raise UserError(f"A pipeline must not contain itself; {reference} does.")
+        component = self.spec["components"][reference]
+        inputs = component.get("inputDefinitions", {})
+        outputs = component.get("outputDefinitions", {})
+        given = spec.get("inputs", {})
+        sources = {k: _source(name, k, v) for k, v in given.get("parameters", {}).items()}
+        artifacts = {k: _artifact(name, k, v) for k, v in given.get("artifacts", {}).items()}
+        loop = _loop(name, spec)
+        if loop is not None:
+            sources = {k: _of_the_item(source, loop.item) for k, source in sources.items()}
+        parameters = _parameters(inputs, f"the task {name}")
+        takes = _artifact_inputs(inputs)
+        trigger = spec.get("triggerPolicy", {})
+        strategy = trigger.get("strategy", "")
+        if strategy not in (
+            *("", "TRIGGER_STRATEGY_UNSPECIFIED"),
+            *("ALL_UPSTREAM_TASKS_SUCCEEDED", "ALL_UPSTREAM_TASKS_COMPLETED"),
+        ):
+            raise _refusal(f"the task {name} has the trigger {strategy}")
+        known = {
+            f"{side}.{kind}.{key}"
+            for side, definitions in (("inputs", inputs), ("inputs", given), ("outputs", outputs))
+            for kind in ("parameters", "artifacts")
+            for key in definitions.get(kind, {})
+        }
+        constants = [s.value for s in sources.values() if isinstance(s, Constant)]
+        for text in placeholders.texts(constants):
+            placeholders.check(text, known, f"the task {name}")
+        if "dag" in component:
+            known_parameters = {**parameters, **sources}
+            known_artifacts = {**takes, **artifacts}
+            work: Container | Importer | Dag = self.dag(
+                component,
+                f"the graph {name}",
+                known_parameters,
+                known_artifacts,
+                (*within, reference),
+            )
+            if "retryPolicy" in spec:
+                self.unobserved.add("retryPolicy of a graph")
+        else:
+            work = self.executor(name, component["executorLabel"], known)
+        waits = (*sources.values(), *artifacts.values())
+        caching = spec.get("cachingOptions", {})
+        held = trigger.get("condition", "")
+        return Task(
+            name=_name(name),
+            work=work,
+            parameters=parameters,
+            artifact_inputs=takes,
+            sources=sources,
+            artifacts=artifacts,
+            output_parameters={
+                _name(k): v.type for k, v in _parameters(outputs, f"the task {name}").items()
+            },
+            output_artifacts={
+                _name(k): dict(v["artifactType"]) for k, v in outputs.get("artifacts", {}).items()
+            },
+            after=frozenset(spec.get("dependentTasks", ())).union(
+                s.task for s in waits if isinstance(s, TaskOutput | FinalStatus)
+            ),
+            condition=condition.parse(held) if held else None,
+            always=strategy == "ALL_UPSTREAM_TASKS_COMPLETED",
+            loop=loop,
+            retry=_retry(spec.get("retryPolicy", {})),
+            cached=bool(caching.get("enableCache")),
+            cache_key=str(caching.get("cacheKey", "")),
+        )
+
+    def executor(self, name: str, label: str, known: set[str]) -> Container | Importer:
+        """What a task that is no graph does."""
+        executor = self.executors[label]
+        if "importer" in executor:
+            return _importer(name, executor["importer"], known)
+        if "container" not in executor:
+            raise _refusal(f"the task {name} is run by {', '.join(executor)}")
+        container = executor["container"]
+        for key in sorted(set(container) - _CONTAINER_KEYS):
+            raise _refusal(f"the container of {name} has {key}")
+        command = (*container.get("command", ()), *container.get("args", ()))
+        for text in (*command, str(container.get("image", ""))):
+            placeholders.check(text, known, f"the task {name}")
+        cloud = "google_cloud_pipeline_components"
+        image = str(container.get("image", ""))
+        if any(cloud in text for text in command) or cloud.replace("_", "-") in image:
+            raise _refusal(f"the task {name} asks Google Cloud to do its work")
+        platform = self.platform.get(label, {})
+        shared = platform.get("enabledSharedMemory")
+        handled = {*_SECRETS, "enabledSharedMemory", "activeDeadlineSeconds", "emptyDirMounts"}
+        for key in sorted(set(platform) - _PLATFORM_WISHES - handled):
+            raise _refusal(f"the task {name} has the Kubernetes setting {key}")
+        self.unobserved |= set(platform) & (_PLATFORM_WISHES | {"emptyDirMounts"})
+        deadline = platform.get("activeDeadlineSeconds")
+        return Container(
+            image=image,
+            command=command,
+            environment={v["name"]: str(v.get("value", "")) for v in container.get("env", ())},
+            resources=read_resources(container.get("resources", {}), name),
+            secrets=_secrets(platform, name),
+            seconds=None if deadline is None else float(deadline),
+            shared_memory=None if shared is None else _shared_memory(shared),
+        )
+
+
+def _containers(path: str, dag: Dag) -> Iterator[tuple[str, Container]]:
+    for name, task in dag.tasks.items():
+        if isinstance(task.work, Container):
+            yield f"{path}{name}", task.work
+        elif isinstance(task.work, Dag):
+            yield from _containers(f"{path}{name}/", task.work)
+
+
+def _order(tasks: Mapping[str, Task]) -> list[str]:
     sorter = graphlib.TopologicalSorter({t.name: sorted(t.after) for t in tasks.values()})
     try:
-        order = list(sorter.static_order())
+        return list(sorter.static_order())
     except graphlib.CycleError as error:
         raise UserError(
             f"Tasks must not wait for each other in a circle; {' > '.join(error.args[1])} do."
         ) from error
-    return Graph(
-        name=_name(spec["pipelineInfo"]["name"]),
-        parameters=parameters,
-        tasks={name: tasks[name] for name in order},
-        unobserved=tuple(sorted(unobserved)),
-    )
 
 
-def _task(
-    name: str,
-    task: Mapping[str, Any],
-    component: Mapping[str, Any],
-    executors: Mapping[str, Any],
-) -> Task:
-    if "dag" in component:
-        raise _refusal(f"the task {name} is a pipeline of its own (dag)")
-    for key in sorted(set(task) - _TASK_KEYS - _TASK_WISHES):
-        raise _refusal(f"the task {name} has a {key}")
-    executor = executors[component["executorLabel"]]
-    if "container" not in executor:
-        raise _refusal(f"the task {name} is run by {', '.join(executor)}")
-    container = executor["container"]
-    for key in sorted(set(container) - _CONTAINER_KEYS - _CONTAINER_WISHES):
-        raise _refusal(f"the container of {name} has {key}")
-    if not container.get("command"):
-        raise _refusal(f"the container of {name} has no command and relies on its image's own")
-    command = (*container["command"], *container.get("args", ()))
-    inputs, outputs = component.get("inputDefinitions", {}), component.get("outputDefinitions", {})
-    given = task.get("inputs", {})
-    known = {
-        f"{side}.{kind}.{key}"
-        for side, definitions in (("inputs", inputs), ("inputs", given), ("outputs", outputs))
-        for kind in ("parameters", "artifacts")
-        for key in definitions.get(kind, {})
-    }
-    sources = {k: _source(name, k, v) for k, v in given.get("parameters", {}).items()}
-    artifacts = {k: _artifact(name, k, v) for k, v in given.get("artifacts", {}).items()}
-    constants = [s.value for s in sources.values() if isinstance(s, Constant)]
-    for text in (*command, *placeholders.texts(constants)):
-        placeholders.check(text, known, f"the task {name}")
-    for key, artifact in {**inputs.get("artifacts", {}), **outputs.get("artifacts", {})}.items():
-        if artifact.get("isArtifactList"):
-            raise _refusal(f"{key} of the task {name} is a list of artifacts")
-    parameters = _parameters(inputs, f"the task {name}")
-    produced = _parameters(outputs, f"the task {name}")
-    return Task(
-        name=_name(name),
-        image=container.get("image", ""),
-        command=command,
-        environment={v["name"]: str(v.get("value", "")) for v in container.get("env", ())},
-        parameters=parameters,
-        sources=sources,
-        artifacts=artifacts,
-        output_parameters={_name(k): v.type for k, v in produced.items()},
-        output_artifacts={
-            _name(k): dict(v["artifactType"]) for k, v in outputs.get("artifacts", {}).items()
-        },
-        after=frozenset(task.get("dependentTasks", ())).union(
-            s.task for s in (*sources.values(), *artifacts.values()) if isinstance(s, TaskOutput)
-        ),
+def _importer(name: str, spec: Mapping[str, Any], known: set[str]) -> Importer:
+    match spec.get("artifactUri", {}):
+        case {"constant": uri}:
+            uri = str(uri)
+        case {"runtimeParameter": parameter}:
+            uri = f"{{{{$.inputs.parameters['{parameter}']}}}}"
+        case other:
+            raise _refusal(f"the import {name} is from {', '.join(other) or 'nowhere'}")
+    metadata = _whole_numbers(spec.get("metadata", {}))
+    for text in (uri, *placeholders.texts([*metadata, metadata])):
+        placeholders.check(text, known, f"the import {name}")
+    return Importer(uri=uri, type=dict(spec["typeSchema"]), metadata=dict(metadata))
+
+
+def _secrets(platform: Mapping[str, Any], name: str) -> dict[str, str]:
+    """The variables that a secret or a configuration holds on a cluster."""
+    secrets = {}
+    for kind, key in _SECRETS.items():
+        for entry in platform.get(kind, ()):
+            source = next((str(v) for k, v in sorted(entry.items()) if k.endswith("Name")), "")
+            for pair in entry.get("keyToEnv", ()):
+                secrets[pair["envVar"]] = f"{pair.get(key, '')} of {source or 'a secret'}"
+    return secrets
+
+
+def _shared_memory(spec: Mapping[str, Any]) -> int:
+    from pipelines.local.resources import bytes_of
+
+    return bytes_of(spec.get("size") or "64Mi", "shared memory")
+
+
+def _loop(name: str, spec: Mapping[str, Any]) -> Loop | None:
+    limit = int(spec.get("iteratorPolicy", {}).get("parallelismLimit", 0))
+    match spec:
+        case {"parameterIterator": {"itemInput": item, "items": {"raw": text}}}:
+            try:
+                items = parse_json(text)
+            except ValueError as error:
+                raise UserError(f"The items of the loop {name} must be JSON; {error}.") from error
+            if not isinstance(items, list):
+                raise UserError(f"The items of the loop {name} must be a JSON list; got {text}.")
+            return Loop(item, tuple(_whole_numbers(items)), False, limit)
+        case {"parameterIterator": {"itemInput": item, "items": {"inputParameter": source}}}:
+            return Loop(item, source, False, limit)
+        case {"artifactIterator": {"itemInput": item, "items": {"inputArtifact": source}}}:
+            return Loop(item, source, True, limit)
+    if "parameterIterator" in spec or "artifactIterator" in spec:
+        raise _refusal(f"the loop {name} has no items")
+    return None
+
+
+def _retry(spec: Mapping[str, Any]) -> Retry:
+    def seconds(key: str, default: float) -> float:
+        return float(str(spec[key]).removesuffix("s")) if spec.get(key) else default
+
+    if not spec:
+        return Retry(0)
+    return Retry(
+        attempts=int(spec.get("maxRetryCount", 0)),
+        wait=seconds("backoffDuration", 0.0),
+        factor=float(spec.get("backoffFactor") or 2.0),
+        longest=seconds("backoffMaxDuration", 3600.0),
     )
 
 
@@ -323,66 +670,134 @@ def _parameters(definitions: Mapping[str, Any], owner: str) -> dict[str, Paramet
     return result
 
 
-def _source(task: str, name: str, spec: Mapping[str, Any]) -> Constant | PipelineInput | TaskOutput:
-    match spec:
+def _artifact_inputs(definitions: Mapping[str, Any]) -> dict[str, ArtifactInput]:
+    return {
+        name: ArtifactInput(
+            type=dict(definition["artifactType"]),
+            many=bool(definition.get("isArtifactList")),
+            optional=bool(definition.get("isOptional")),
+        )
+        for name, definition in definitions.get("artifacts", {}).items()
+    }
+
+
+def _keys(task: str, name: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
+    text = spec.get("parameterExpressionSelector", "")
+    match = _SELECTOR.fullmatch(text) if text else None
+    if text and match is None:
+        raise _refusal(f"the parameter {name} of the task {task} is the part {text}")
+    return tuple(re.findall(r'\["([^"]+)"\]', match[1])) if match else ()
+
+
+def _source(task: str, name: str, spec: Mapping[str, Any]) -> Source:
+    keys = _keys(task, name, spec)
+    match {key: value for key, value in spec.items() if key != "parameterExpressionSelector"}:
         case {"runtimeValue": {"constant": value}}:
-            return Constant(value)
-        case {"componentInputParameter": parameter} if len(spec) == 1:
-            return PipelineInput(parameter)
-        case {"taskOutputParameter": {"producerTask": producer, "outputParameterKey": key}} if (
-            len(spec) == 1
-        ):
-            return TaskOutput(producer, key)
+            return Constant(_whole_numbers(value) if isinstance(value, list | dict) else value)
+        case {"componentInputParameter": parameter}:
+            return GraphInput(parameter, keys)
+        case {"taskOutputParameter": {"producerTask": producer, "outputParameterKey": key}}:
+            return TaskOutput(producer, key, keys)
+        case {"taskFinalStatus": {"producerTask": producer}}:
+            return FinalStatus(producer)
     raise _refusal(f"the parameter {name} of the task {task} comes from {', '.join(spec)}")
 
 
-def _artifact(task: str, name: str, spec: Mapping[str, Any]) -> TaskOutput:
+def _of_the_item(source: Source, item: str) -> Source:
+    """The source, or the part of the loop's item that its name stands for."""
+    prefix = f"{item.removeprefix('pipelinechannel--')}-subvar-"
+    if isinstance(source, GraphInput) and source.name.startswith(prefix):
+        return ItemPart(source.name.removeprefix(prefix))
+    return source
+
+
+def _artifact(task: str, name: str, spec: Mapping[str, Any]) -> GraphInput | TaskOutput:
     match spec:
         case {"taskOutputArtifact": {"producerTask": producer, "outputArtifactKey": key}} if (
             len(spec) == 1
         ):
             return TaskOutput(producer, key)
+        case {"componentInputArtifact": artifact} if len(spec) == 1:
+            return GraphInput(artifact)
     raise _refusal(f"the artifact {name} of the task {task} comes from {', '.join(spec)}")
 
 
+def _selectors(name: str, spec: Mapping[str, Any]) -> tuple[TaskOutput, ...]:
+    match spec:
+        case {"valueFromParameter": selector}:
+            selectors = [selector]
+        case {"valueFromOneof": {"parameterSelectors": selectors}}:
+            pass
+        case {"artifactSelectors": selectors}:
+            pass
+        case _:
+            raise _refusal(f"the output {name} comes from {', '.join(spec)}")
+    return tuple(
+        TaskOutput(s["producerSubtask"], s.get("outputParameterKey") or s["outputArtifactKey"])
+        for s in selectors
+    )
+
+
+def _check_given(given: Mapping[str, Any], outputs: Mapping[str, Any], owner: str) -> None:
+    """Everything that a graph declares to give must come from one of its tasks."""
+    for kind in ("parameters", "artifacts"):
+        for name in sorted(set(given.get(kind, {})) - set(outputs.get(kind, {}))):
+            raise UserError(f"The output {name} of {owner} must come from a task; it does not.")
+
+
 def _check_sources(
-    task: Task, tasks: Mapping[str, Task], parameters: Mapping[str, Parameter]
+    task: Task,
+    tasks: Mapping[str, Task],
+    parameters: Mapping[str, Any],
+    artifacts: Mapping[str, Any],
+    owner: str,
 ) -> None:
     """Everything that a task takes must come from somewhere."""
+    iterated = {task.loop.item} if task.loop else set()
     for name, parameter in task.parameters.items():
-        if name not in task.sources and not parameter.optional:
+        if name not in {*task.sources, *iterated} and not parameter.optional:
+            raise UserError(f"The task {task.name} must be given {name}; the file gives none.")
+    for name, artifact in task.artifact_inputs.items():
+        if name not in {*task.artifacts, *iterated} and not artifact.optional:
             raise UserError(f"The task {task.name} must be given {name}; the file gives none.")
     for needed in sorted(task.after - set(tasks)):
         raise UserError(f"The task {task.name} waits for {needed!r}, which the file does not have.")
-    for name, source in task.sources.items():
-        if isinstance(source, PipelineInput) and source.parameter not in parameters:
+    for name, source in (*task.sources.items(), *task.artifacts.items()):
+        known = artifacts if name in task.artifacts else parameters
+        if isinstance(source, GraphInput) and source.name not in known:
             raise UserError(
-                f"The task {task.name} takes {name} from {source.parameter!r}, "
-                "which is no parameter of the pipeline."
+                f"The task {task.name} takes {name} from {source.name!r}, "
+                f"which is no input of {owner}."
             )
         if isinstance(source, TaskOutput):
-            _check_output(task, name, source, tasks[source.task].output_parameters)
-    for name, source in task.artifacts.items():
-        _check_output(task, name, source, tasks[source.task].output_artifacts)
+            producer = tasks[source.task]
+            given: Mapping[str, Any] = (
+                producer.output_artifacts if name in task.artifacts else producer.output_parameters
+            )
+            _check_output(f"{name} of the task {task.name}", source, given)
+    for name in task.condition.references() if task.condition else ():
+        if name not in {*task.sources, *task.parameters}:
+            raise UserError(
+                f"The condition of {task.name} needs {name!r}, which the task is not given."
+            )
 
 
-def _check_output(task: Task, name: str, source: TaskOutput, given: Mapping[str, Any]) -> None:
+def _check_output(taker: str, source: TaskOutput, given: Mapping[str, Any]) -> None:
     if source.output not in given:
         raise UserError(
-            f"The task {task.name} takes {name} from {source.output!r} of {source.task}, "
-            "which does not give it."
+            f"The {taker} is from {source.output!r} of {source.task}, which does not give it."
         )
 
 
-def _platform_wishes(platform: Mapping[str, Any]) -> set[str]:
-    """The platform settings of all tasks; those that could change a result are refused."""
-    kubernetes = platform.get("platforms", {}).get("kubernetes", {})
-    wishes: set[str] = set()
-    for label, settings in kubernetes.get("deploymentSpec", {}).get("executors", {}).items():
-        for key in sorted(set(settings) - _PLATFORM_WISHES):
-            raise _refusal(f"{label} has the Kubernetes setting {key}")
-        wishes |= set(settings)
-    return wishes
+def _whole_numbers(value: Any) -> Any:
+    """Lists and objects with 2.0 as 2 again: the file, being protobuf, has no whole numbers."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    return value
 
 
 def _name(name: str) -> str:
@@ -396,6 +811,6 @@ def _name(name: str) -> str:
 
 def _refusal(what: str) -> UserError:
     return UserError(
-        "A pipeline run on this machine must be one graph of containers that take values and "
-        f"artifacts from each other; here {what}. Run it on Kubeflow Pipelines or Vertex AI."
+        "A pipeline run on this machine must do its work in containers or commands of its own; "
+        f"here {what}. Run it on Kubeflow Pipelines or Vertex AI."
     )

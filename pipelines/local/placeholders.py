@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ RUN_FACTS = (
     "pipeline_root",
     "pipeline_task_name",
     "pipeline_task_uuid",
+    "workspace_path",
 )
 """Facts about a run and a task that have a placeholder of their own."""
 
@@ -93,6 +94,13 @@ def check(argument: str, known: Container[str], where: str) -> None:
                 )
 
 
+def path_of(uri: str) -> str:
+    """Where an artifact is on a machine that mounts buckets as Vertex AI and KFP do."""
+    scheme, separator, rest = uri.partition("://")
+    mounts = {"gs": "gcs", "s3": "s3", "minio": "minio"}
+    return f"/{mounts[scheme]}/{rest}" if separator and scheme in mounts else uri
+
+
 def texts(value: Any) -> Iterator[str]:
     """All texts within a JSON value, keys left out."""
     if isinstance(value, str):
@@ -100,6 +108,16 @@ def texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | dict):
         for item in value.values() if isinstance(value, dict) else value:
             yield from texts(item)
+
+
+def facts_used(arguments: Iterable[str]) -> set[str]:
+    """The facts about the run that commands or constants ask for."""
+    return {
+        form["fact"]
+        for argument in arguments
+        for match in _PLACEHOLDER.finditer(argument)
+        if (form := _FORM.fullmatch(match[1])) and form["fact"]
+    }
 
 
 def _parse(argument: str) -> Any:
@@ -167,7 +185,7 @@ def _value(placeholder: re.Match[str], scope: Scope) -> Any:
         artifact = artifacts[form["artifact"]]["artifacts"][0]
         if form["key"]:
             return artifact["metadata"].get(form["key"])
-        return artifact["uri" if form["field"] == "path" else form["field"]]
+        return path_of(artifact["uri"]) if form["field"] == "path" else artifact[form["field"]]
     return scope.executor_input
 
 

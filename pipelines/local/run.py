@@ -1,38 +1,86 @@
-"""Runs the tasks of a pipeline, several at once, and keeps account of them.
+"""Runs a pipeline: what can run starts, several at once, and what is known is kept on disk.
 
 A run lives in one folder, `<root>/<pipeline>-<UTC time>-<short id>/`:
-`pipeline.yaml` what is run · `run.json` how it stands · `logs/<task>.log` what each task printed ·
-`<task>/<artifact>` what it gave · `tasks/<task>/` its working folder.
+`pipeline.yaml` what is run · `run.json` how it stands · `tasks/<task>/` one folder per task with
+its record, log and outputs · `report.html` all of it on one page.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import dataclasses
 import datetime
+import heapq
+import itertools
+import queue
 import secrets
+import shutil
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.local import process
+from pipelines.local import placeholders, resources
+from pipelines.local.cache import Cache, key_of
+from pipelines.local.digest import of_value
 from pipelines.local.display import Display
-from pipelines.local.executor import Artifact, TaskFolders, prepare, read_outputs
-from pipelines.local.graph import Graph, PipelineInput, TaskOutput, parameter_values, parse_graph
-from pipelines.local.placeholders import Scope, resolve_command
-from pipelines.local.record import RunRecord, RunStatus, TaskRecord, TaskStatus, now
+from pipelines.local.executor import Outputs, TaskFolder, read_outputs, scope_of
+from pipelines.local.graph import Container, Graph, parameter_values, parse_graph
+from pipelines.local.launcher import NOT_STARTED, Job, Launcher, Running
+from pipelines.local.plan import Node, Plan
+from pipelines.local.record import (
+    DONE,
+    PIPELINE_FILE,
+    RunRecord,
+    RunStatus,
+    TaskRecord,
+    hold,
+    now,
+    read_run,
+)
 from trainer.artifact import write_text
 from trainer.errors import TryAgain, UserError
 from trainer.progress import PROGRESS_FILE
 
-PIPELINE_FILE = "pipeline.yaml"
-_OWN_FOLDERS = ("logs", "tasks")
-_TICK_SECONDS = 0.2
-_GRACE_SECONDS = 30.0  # what Kubernetes grants
+TIMED_OUT = 124
+"""Exit code of a task that took too long, as that of timeout(1)."""
+
+_TICK_SECONDS = 0.5
+_GRACE_SECONDS = 3.0
+"""How long a task may take to end when it is asked to: Ctrl-C has to be over within 5 s (ours)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run.
+
+    Attributes:
+        jobs: how many tasks may run at once.
+        cache: whether earlier results may be used; None: where the pipeline says so.
+        timeout: seconds that a task may take; None for any time.
+        timeouts: the same for single tasks, by name.
+        fail_fast: end everything at the first failure, instead of what depends on it alone.
+        memory: bytes that all tasks together may ask for; None for what the machine has.
+        grace_seconds: how long a task may take to end when it is asked to.
+        variables: environment variables for all tasks; their values are never written down.
+    """
+
+    jobs: int = 1
+    cache: bool | None = None
+    timeout: float | None = None
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    fail_fast: bool = False
+    memory: int | None = None
+    grace_seconds: float = _GRACE_SECONDS
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise UserError(f"At least 1 task must be allowed at once; got {self.jobs}.")
 
 
 def run_pipeline(
@@ -40,140 +88,240 @@ def run_pipeline(
     parameters: Mapping[str, Any],
     root: str | Path,
     display: Display,
-    jobs: int = 1,
-    grace_seconds: float = _GRACE_SECONDS,
+    options: Options = Options(),
+    launcher: Launcher | None = None,
 ) -> RunRecord:
     """Runs a compiled pipeline to its end, good or bad.
 
-    Tasks start as soon as what they need is there. After a failure no task starts any more and
-    running ones are ended. SIGINT, SIGTERM and SIGHUP end all tasks and then the run; a second
-    signal does so at once.
+    Tasks start as soon as what they need is there. After a failure, what does not depend on it
+    goes on. SIGINT, SIGTERM and SIGHUP end all tasks and leave a run that can be taken up again; a
+    second signal does so at once.
 
     Args:
         text: the compiled pipeline.
-        parameters: values of its parameters.
+        parameters: values of its parameters; addresses of its artifacts.
         root: folder for the run's folder.
         display: is shown the run as it goes.
-        jobs: how many tasks may run at once.
-        grace_seconds: how long a task may take to end when it is asked to.
+        options: how to run.
+        launcher: what runs the tasks; None for processes of this machine.
 
     Raises:
         UserError: the pipeline or its parameters are such that nothing was started.
     """
+    launcher = launcher or _subprocesses()
     graph = parse_graph(text)
-    values = parameter_values(graph, parameters)
-    if jobs < 1:
-        raise UserError(f"At least 1 task must be allowed at once; got {jobs}.")
-    for name in _OWN_FOLDERS:
-        if name in graph.tasks:
-            raise UserError(f"A task must not be named {' or '.join(_OWN_FOLDERS)}; one is {name}.")
-    folder = _new_folder(Path(root), graph.name)
-    write_text(folder / PIPELINE_FILE, text)
+    values, artifacts = _inputs(graph, parameters)
+    _check(graph, options)
+    launcher.check(graph)
     record = RunRecord(
-        run=folder.name,
+        run="",
         pipeline=graph.name,
-        folder=str(folder),
-        parameters=values,
-        tasks={name: TaskRecord("waiting", f"logs/{name}.log") for name in graph.tasks},
+        folder="",
+        parameters={**values, **{name: a["uri"] for name, a in artifacts.items()}},
+        launcher=launcher.name,
         status="running",
         started=now(),
+        options=_as_json(options),
     )
-    with _signals() as received:
-        return _Run(graph, record, display, jobs, grace_seconds, received).to_its_end()
+    _make_folder(Path(root), record, text)
+    return _hold_and_run(graph, record, values, artifacts, display, options, launcher, {})
 
 
-@dataclass(frozen=True)
-class _Running:
-    """A task that has been started."""
+def resume_run(
+    folder: str | Path,
+    display: Display,
+    options: Options | None = None,
+    launcher: Launcher | None = None,
+) -> RunRecord:
+    """Takes up a run that was interrupted, killed or failed; what it has done is not done again.
 
-    process: subprocess.Popen[bytes]
-    scope: Scope
-    began: float
+    Args:
+        folder: the run's folder.
+        display: is shown the run as it goes.
+        options: how to run; None for how it ran before.
+        launcher: what runs the tasks; None for processes of this machine.
+
+    Raises:
+        UserError: there is no run, or it has nothing left to do.
+        TryAgain: it is being run.
+    """
+    launcher = launcher or _subprocesses()
+    text = ""
+    with contextlib.suppress(OSError):
+        text = (Path(folder) / PIPELINE_FILE).read_text(encoding="utf-8")
+    record = read_run(folder)
+    graph = parse_graph(text)
+    values, artifacts = _inputs(graph, record.parameters)
+    options = options or Options(**{k: v for k, v in record.options.items() if k != "variables"})
+    _check(graph, options)
+    launcher.check(graph)
+    if record.status == "succeeded":
+        raise UserError(f"A run to resume must have something left to do; {record.run} succeeded.")
+    return _hold_and_run(graph, None, values, artifacts, display, options, launcher, record)
+
+
+def _hold_and_run(
+    graph: Graph,
+    record: RunRecord | None,
+    values: Mapping[str, Any],
+    artifacts: Mapping[str, Any],
+    display: Display,
+    options: Options,
+    launcher: Launcher,
+    earlier: RunRecord | Mapping[str, Any],
+) -> RunRecord:
+    folder = Path(record.folder if record else earlier.folder)  # type: ignore[union-attr]
+    with _signals() as received, hold(folder) as lock:
+        previous: Mapping[str, TaskRecord] = {}
+        if record is None:
+            before = read_run(folder)  # again, now that no other engine writes
+            previous = before.tasks
+            record = dataclasses.replace(
+                before,
+                status="running",
+                tasks={},
+                ended=None,
+                exit_code=None,
+                launcher=launcher.name,
+                options=_as_json(options),
+                resumed=before.resumed + 1,
+            )
+        run = _Run(graph, record, display, options, launcher, received, previous)
+        record = run.to_its_end(values, artifacts, lock)
+        _attach_report(record)
+        return record
+
+
+def _attach_report(record: RunRecord) -> None:
+    """Writes the run's report and notes it as an artifact of the run."""
+    from pipelines.local.report import write_report
+
+    page = write_report(record)
+    kind = {"schemaTitle": "system.HTML", "schemaVersion": "0.0.1"}
+    artifact = {"name": "report", "type": kind, "uri": str(page), "metadata": {}}
+    record.artifacts = {"report": artifact}
+    record.write()
+
+
+@dataclass
+class _Outcome:
+    """How one attempt at a task has ended."""
+
+    status: str
+    outputs: Outputs = field(default_factory=lambda: Outputs({}, {}))
+    changes: dict[str, Any] = field(default_factory=dict)
 
 
 class _Run:
-    """The state of a run in progress: a record that is replaced, and the processes."""
+    """A run in progress: one thread that decides, and one per task that waits for it."""
 
     def __init__(
         self,
         graph: Graph,
         record: RunRecord,
         display: Display,
-        jobs: int,
-        grace_seconds: float,
-        received: list[int],
+        options: Options,
+        launcher: Launcher,
+        received: queue.SimpleQueue[Any],
+        previous: Mapping[str, TaskRecord],
     ):
         self.graph = graph
         self.record = record
         self.display = display
-        self.jobs = jobs
-        self.grace_seconds = grace_seconds
-        self.received = received
-        self.running: dict[str, _Running] = {}
+        self.options = options
+        self.launcher = launcher
+        self.events = received
+        self.previous = previous
+        self.folder = Path(record.folder)
+        self.lock = threading.RLock()
+        self.cache = Cache(self.folder.parent)
+        self.plan = Plan(graph.dag, self)
+        self.queue: list[Node] = []
+        self.later: list[tuple[float, int, Node]] = []
+        self.sequence = itertools.count()
+        self.active: dict[str, Node] = {}
+        self.running: dict[str, Running] = {}
+        self.signals = 0
+        self.signal = 0
+        self.failed_fast = False
+        self.began = time.monotonic()
+        self.budget = options.memory or resources.machine_memory()
+        self.pool = concurrent.futures.ThreadPoolExecutor(options.jobs)
 
-    def to_its_end(self) -> RunRecord:
+    def to_its_end(
+        self, values: Mapping[str, Any], artifacts: Mapping[str, Any], lock: int
+    ) -> RunRecord:
         """Runs all tasks that can be run."""
-        self._save(self.record)
-        while not self.received:
-            self._collect()
-            failed = [t for t in self.record.tasks.values() if t.status == "failed"]
-            if failed:
-                return self._stop("failed", _exit_code(failed[0]))
-            self._start_ready()
-            if all(t.status == "succeeded" for t in self.record.tasks.values()):
-                return self._stop("succeeded", 0)
-            self.display.show(self.record)
-            time.sleep(_TICK_SECONDS)
-        return self._stop("interrupted", 128 + self.received[0])
-
-    def _start_ready(self) -> None:
-        """Starts what has all it needs, as far as there is room."""
-        for name, task in self.graph.tasks.items():
-            if len(self.running) >= self.jobs:
-                return
-            needed = (self.record.tasks[other].status for other in task.after)
-            if self.record.tasks[name].status == "waiting" and all(
-                status == "succeeded" for status in needed
-            ):
-                self._start(name)
-
-    def _start(self, name: str) -> None:
-        task, folder = self.graph.tasks[name], Path(self.record.folder)
-        folders = TaskFolders(artifacts=folder / name, work=folder / "tasks" / name)
-        environment = {PROGRESS_FILE: str(self.record.progress(name)), **task.environment}
-        started, began = now(), time.monotonic()
+        before = self.record.seconds
+        self.record.write()
         try:
-            scope = prepare(
-                task, self._values(name), self._artifacts(name), folders, self._facts(name)
-            )
-            command = resolve_command(task.command, scope)
-            self._update(name, status="running", started=started, command=tuple(command))
-            child = process.start(command, folders.work, self.record.log(name), environment)
-        except UserError as error:
-            self._end(name, began, "failed", UserError.exit_code, reason=str(error))
-        except OSError as error:
-            reason = f"It could not be started: {error}."
-            self._end(name, began, "failed", process.NOT_STARTED, reason=reason)
-        else:
-            self.running[name] = _Running(child, scope, began)
+            self.launcher.begin(self.folder.parent, self.record.run, lock)
+            self.launcher.expect([c.command for _, c in self.graph.containers()])
+            self.plan.begin(values, {name: [a] for name, a in artifacts.items()})
+            while not self.plan.ended:
+                self._dispatch()
+                self.display.show(self.record)
+                self._take_event()
+            status, code = self._verdict()
+        except BaseException:
+            self.record.status, self.record.exit_code = "failed", 1
+            self._end_running(at_once=True)
+            raise
+        finally:
+            self._end_running(at_once=True)
+            self.pool.shutdown()
+            self.launcher.close()
+            self.cache.close()
+            self.record.ended = now()
+            self.record.seconds = round(before + time.monotonic() - self.began, 3)
+            with contextlib.suppress(UnboundLocalError):
+                self.record.status, self.record.exit_code = status, code
+            if self.record.status == "running":
+                self.record.status, self.record.exit_code = "failed", 1
+            with self.lock:
+                self.record.write()
+        self.display.show(self.record)
+        return self.record
 
-    def _values(self, name: str) -> dict[str, Any]:
-        """What the task's parameters get from the pipeline and from other tasks."""
-        values = {}
-        for key, source in self.graph.tasks[name].sources.items():
-            if isinstance(source, PipelineInput):
-                values[key] = self.record.parameters[source.parameter]
-            elif isinstance(source, TaskOutput):
-                values[key] = self.record.tasks[source.task].parameters[source.output]
-        return values
+    # What the plan asks for.
 
-    def _artifacts(self, name: str) -> dict[str, Artifact]:
-        return {
-            key: self.record.tasks[source.task].artifacts[source.output]
-            for key, source in self.graph.tasks[name].artifacts.items()
-        }
+    def appeared(self, node: Node) -> None:
+        """A task has become known; it waits."""
+        with self.lock:
+            self.record.set_task(node.path, TaskRecord("waiting", kind=node.kind))
 
-    def _facts(self, name: str) -> dict[str, str]:
+    def settled(self, node: Node, reason: str) -> None:
+        """A task that is no container, or never started, has ended."""
+        changes: dict[str, Any] = {"status": node.status, "reason": reason, "ended": now()}
+        if node.status in DONE:
+            changes |= {"parameters": node.parameters, "artifacts": node.artifacts}
+        started = self.record.tasks[node.path].started
+        if started:
+            changes["seconds"] = _seconds_since(started)
+        elif node.status == "failed":
+            changes["exit_code"] = node.code
+        with self.lock:
+            self.record.change(node.path, **changes)
+
+    def began_group(self, node: Node) -> None:
+        """A graph or a loop has begun."""
+        with self.lock:
+            self.record.change(node.path, status="running", started=now())
+
+    def ready(self, node: Node) -> None:
+        """A container has all it needs."""
+        self.queue.append(node)
+
+    def stopping(self, node: Node) -> str:
+        """Why nothing new may start, if so."""
+        if self.signals:
+            return "the run was interrupted"
+        if self.failed_fast and not node.exempt:
+            return "another task failed"
+        return ""
+
+    def facts(self, node: Node) -> dict[str, str]:
+        """What the placeholders about run and task stand for."""
         run, started = self.record.run, self.record.started
         return {
             "pipeline_job_name": run,
@@ -181,99 +329,455 @@ class _Run:
             "pipeline_job_resource_name": run,
             "pipeline_job_create_time_utc": started,
             "pipeline_job_schedule_time_utc": started,
-            "pipeline_root": self.record.folder,
-            "pipeline_task_name": name,
-            "pipeline_task_uuid": f"{run}-{name}",
+            "pipeline_root": str(self.folder),
+            "pipeline_task_name": node.task.name,
+            "pipeline_task_uuid": f"{run}-{node.path.replace('/', '-')}",
+            "workspace_path": str(self.folder / "workspace"),
         }
 
-    def _collect(self) -> None:
-        """Takes account of the tasks that have ended."""
-        for name, running in list(self.running.items()):
-            code = process.poll(running.process)
-            if code is not None:
-                self._take(name, code)
+    # The thread that decides.
 
-    def _take(self, name: str, code: int) -> None:
-        """Records a task that has ended by itself."""
-        running = self.running.pop(name)
-        if code:
-            self._end(name, running.began, "failed", code, reason=_signal_reason(code))
-            return
+    def _take_event(self) -> None:
+        """Waits for something to happen: a task that has ended, a signal, or time."""
+        wait = _TICK_SECONDS
+        if self.later:
+            wait = max(0.0, min(wait, self.later[0][0] - time.monotonic()))
         try:
-            outputs = read_outputs(self.graph.tasks[name], running.scope)
-        except UserError as error:
-            self._end(name, running.began, "failed", code, reason=str(error))
+            event = self.events.get(timeout=wait)
+        except queue.Empty:
+            pass
         else:
-            given = {"parameters": outputs.parameters, "artifacts": outputs.artifacts}
-            self._end(name, running.began, "succeeded", code, **given)
+            while event is not None:
+                self._handle(event)
+                try:
+                    event = self.events.get_nowait()
+                except queue.Empty:
+                    event = None
+        while self.later and self.later[0][0] <= time.monotonic():
+            self.queue.append(heapq.heappop(self.later)[2])
 
-    def _stop(self, status: RunStatus, exit_code: int) -> RunRecord:
-        """Ends what still runs and closes the record."""
-        self.received.clear()  # one more signal from here on means: at once
-        children = [running.process for running in self.running.values()]
-        process.end(children, self.grace_seconds, impatient=lambda: bool(self.received))
-        for name, running in list(self.running.items()):
-            code = process.poll(running.process)
-            if code == 0:
-                self._take(name, code)
-            else:
-                del self.running[name]
-                self._end(name, running.began, "cancelled", code)
-        for name, task in self.record.tasks.items():
-            if task.status == "waiting":
-                self._update(name, status="cancelled")
-        self._save(replace(self.record, status=status, ended=now(), exit_code=exit_code))
-        return self.record
+    def _handle(self, event: Any) -> None:
+        if isinstance(event, int):
+            self._interrupt(event)
+            return
+        node, outcome = event
+        self.active.pop(node.path, None)
+        failures = self.record.tasks[node.path].attempts
+        if (
+            outcome.status == "failed"
+            and failures <= node.task.retry.attempts
+            and not self.stopping(node)
+        ):
+            with self.lock:
+                self.record.change(node.path, **outcome.changes, status="waiting")
+            at = time.monotonic() + node.task.retry.seconds(max(failures, 1))
+            heapq.heappush(self.later, (at, next(self.sequence), node))
+            return
+        with self.lock:
+            self.record.change(
+                node.path,
+                **outcome.changes,
+                status=outcome.status,
+                parameters=outcome.outputs.parameters,
+                artifacts=outcome.outputs.artifacts,
+            )
+        if outcome.status == "failed" and self.options.fail_fast:
+            self.failed_fast = True
+            self._cancel_queue()
+            self._end_running(at_once=False)
+        self.plan.settle(
+            node,
+            outcome.status,
+            outcome.outputs.parameters,
+            outcome.outputs.artifacts,
+            told=True,
+            code=outcome.changes.get("exit_code"),
+        )
 
-    def _end(
-        self, name: str, began: float, status: TaskStatus, code: int | None, **more: Any
-    ) -> None:
-        """Records the end of a task."""
-        seconds = round(time.monotonic() - began, 3)
-        self._update(name, status=status, ended=now(), seconds=seconds, exit_code=code, **more)
+    def _interrupt(self, number: int) -> None:
+        self.signals += 1
+        if self.signals > 1:
+            self._end_running(at_once=True)
+            return
+        self.signal = number
+        self._cancel_queue()
+        self._end_running(at_once=False)
+        timer = threading.Timer(self.options.grace_seconds, self._end_running, [True])
+        timer.daemon = True
+        timer.start()
 
-    def _update(self, name: str, **changes: Any) -> None:
-        task = replace(self.record.tasks[name], **changes)
-        self._save(replace(self.record, tasks={**self.record.tasks, name: task}))
+    def _cancel_queue(self) -> None:
+        """What waits for room or for another attempt is not started any more."""
+        waiting = [*self.queue, *(node for _, _, node in self.later)]
+        kept = [node for node in waiting if not self.stopping(node)]
+        self.queue, self.later = kept, []
+        for node in waiting:
+            reason = self.stopping(node)
+            if reason:
+                self.plan.settle(node, "cancelled", {}, {}, reason=reason)
 
-    def _save(self, record: RunRecord) -> None:
-        self.record = record
-        record.write()
-        self.display.show(record)
+    def _end_running(self, at_once: bool) -> None:
+        with self.lock:
+            running = list(self.running.values())
+        for each in running:
+            each.end(at_once)
+
+    def _dispatch(self) -> None:
+        """Starts what has all it needs, as far as there is room."""
+        queued, self.queue, waiting = self.queue, [], []
+        used = sum(node.memory for node in self.active.values())
+        for index, node in enumerate(queued):
+            if len(self.active) >= self.options.jobs:
+                waiting += queued[index:]
+                break
+            try:
+                node.memory = self._memory(node)
+            except UserError as error:
+                self.plan.settle(node, "failed", {}, {}, reason=str(error), code=2)
+                continue
+            if used + node.memory > self.budget and self.active:
+                waiting.append(node)
+                continue
+            used += node.memory
+            self.active[node.path] = node
+            self.pool.submit(self._work, node)
+        self.queue = waiting + self.queue
+
+    def _memory(self, node: Node) -> int:
+        """The bytes that a container asks for."""
+        work = node.task.work
+        if not isinstance(work, Container):
+            return 0
+        wished = work.resources.memory_request or work.resources.memory
+        if not wished:
+            return 0
+        if "{{" in wished:
+            wished = "".join(placeholders.resolve_command([wished], self._scope(node)))
+        size = resources.bytes_of(wished, f"The memory of {node.path}")
+        _check_memory(node.path, size, self.budget)
+        return size
+
+    def _verdict(self) -> tuple[RunStatus, int]:
+        if self.signals:
+            return "interrupted", 128 + self.signal
+        failed = [
+            t
+            for t in self.record.tasks.values()
+            if t.status == "failed" and t.kind in ("container", "importer")
+        ]
+        failed = failed or [t for t in self.record.tasks.values() if t.status == "failed"]
+        if failed:
+            codes = (UserError.exit_code, TryAgain.exit_code)
+            return "failed", next((c for c in codes if c == failed[0].exit_code), 1)
+        self.record.outputs = {**self.plan.parameters, **self.plan.artifacts}
+        return "succeeded", 0
+
+    # The threads that wait, one per task.
+
+    def _work(self, node: Node) -> None:
+        try:
+            outcome = self._attempt(node)
+        except (UserError, TryAgain) as error:
+            outcome = self._failure(node, error.exit_code, str(error))
+        except OSError as error:
+            outcome = self._failure(node, NOT_STARTED, f"It could not be started: {error}.")
+        except BaseException as error:  # a fault of the engine must not hang the run
+            outcome = self._failure(node, 1, f"The engine failed: {type(error).__name__}: {error}.")
+        self.events.put((node, outcome))
+
+    def _failure(self, node: Node, code: int, reason: str) -> _Outcome:
+        with self.lock:
+            record = self.record.tasks[node.path]
+        changes: dict[str, Any] = {"exit_code": code, "reason": reason, "ended": now()}
+        changes["attempts"] = max(record.attempts, 1)
+        if record.started:
+            changes["seconds"] = _seconds_since(record.started)
+        return _Outcome("failed", changes=changes)
+
+    def _attempt(self, node: Node) -> _Outcome:
+        """Takes a result from where there is one, or has the work done."""
+        kept = self._kept(node)
+        if kept is not None:
+            return kept
+        container = node.task.work
+        if not isinstance(container, Container):
+            raise TypeError(f"Only containers are attempted; {node.path} is none.")
+        folder = TaskFolder(self.record.task_folder(node.path))
+        began = time.monotonic()
+        folder.empty()
+        scope = self._scope(node)
+        command = tuple(placeholders.resolve_command(container.command, scope))
+        image = "".join(placeholders.resolve_command([container.image], scope))
+        inputs = scope.executor_input["inputs"]
+        changes: dict[str, Any] = {
+            "started": now(),
+            "image": image,
+            "command": command,
+            "input_parameters": inputs["parameterValues"],
+            "input_artifacts": {n: a["artifacts"] for n, a in inputs["artifacts"].items()},
+        }
+        texts = list(placeholders.texts(dict(inputs["parameterValues"])))
+        identity = self.launcher.identity(image, container.command, texts)
+        digests = {
+            name: [self.cache.of_artifact(a) for a in artifact["artifacts"]]
+            for name, artifact in inputs["artifacts"].items()
+        }
+        key = key_of(node.task, scope, identity, digests)
+        use, keep, why = self._caching(node, key)
+        name = of_value(key) if key is not None else ""
+        if use:
+            entry, problem = self.cache.find(name)
+            if entry is not None:
+                outputs = self.cache.take(entry, folder.outputs)
+                changes |= _timed(began)
+                changes |= {
+                    "key": key or {},
+                    "digests": dict(entry.digests),
+                    "cached_from": entry.run,
+                    "cache": f"taken from {entry.run}",
+                    "exit_code": 0,
+                    "reason": "",
+                }
+                return _Outcome("cached", outputs, changes)
+            why = problem or "no earlier result has the same code, parameters and inputs"
+        changes |= {"key": key or {}, "cache": why, "reason": "", "exit_code": None}
+        with self.lock:
+            attempts = self.record.tasks[node.path].attempts + 1
+            self.record.change(node.path, **changes, status="running", attempts=attempts)
+        code, reason = self._execute(node, container, command, scope, folder, attempts)
+        ended = {**_timed(began), "exit_code": code, "reason": reason}
+        if code:
+            stopped = self.stopping(node)
+            return _Outcome("cancelled" if stopped else "failed", changes=ended)
+        outputs = read_outputs(node.task, scope)
+        found = self.cache.digests_of(outputs)
+        if keep:
+            try:
+                self.cache.store(name, self.record.run, outputs, found, folder.outputs)
+            except OSError as error:
+                ended["cache"] = f"{why}; it could not be kept: {error.strerror}"
+        return _Outcome("succeeded", outputs, {**ended, "digests": found})
+
+    def _kept(self, node: Node) -> _Outcome | None:
+        """What this run has done before it was taken up again, if it is still as it was."""
+        before = self.previous.get(node.path)
+        if before is None or before.status not in DONE:
+            return None
+        outputs = Outputs(before.parameters, before.artifacts)
+        try:
+            if self.cache.digests_of(outputs) != dict(before.digests):
+                return None
+        except OSError:
+            return None
+        changes = {f.name: getattr(before, f.name) for f in dataclasses.fields(before)}
+        for own in ("status", "parameters", "artifacts"):
+            del changes[own]
+        return _Outcome(before.status, outputs, changes)
+
+    def _caching(self, node: Node, key: Mapping[str, Any] | None) -> tuple[bool, bool, str]:
+        """Whether a result may be used, whether it is to be kept, and why not."""
+        if key is None:
+            return False, False, "it reads folders of too many files to watch"
+        asked = node.task.cached if self.options.cache is None else self.options.cache
+        if not asked:
+            why = "--no-cache" if self.options.cache is False else "the pipeline says so"
+            return False, node.task.cached, f"not looked for: {why}"
+        return True, True, ""
+
+    def _execute(
+        self,
+        node: Node,
+        container: Container,
+        command: tuple[str, ...],
+        scope: placeholders.Scope,
+        folder: TaskFolder,
+        attempt: int,
+    ) -> tuple[int, str]:
+        """Runs the command to its end; its exit code, and the reason where that does not tell."""
+        log = self.record.log(node.path)
+        if attempt > 1 or node.path in self.previous:
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(f"--- attempt {attempt} ---\n")
+        running = self.launcher.start(self._job(node, container, command, scope, folder))
+        with self.lock:
+            self.running[node.path] = running
+            stopped = self.stopping(node)
+        try:
+            if stopped:
+                running.end(at_once=True)
+            limits = (self.options.timeouts.get(node.task.name), container.seconds)
+            seconds = next((s for s in limits if s is not None), self.options.timeout)
+            code = running.wait(seconds)
+            if code is not None:
+                return code, running.reason()
+            running.end(at_once=False)
+            if running.wait(self.options.grace_seconds) is None:
+                running.end(at_once=True)
+                running.wait(None)
+            return TIMED_OUT, f"It took longer than {seconds:g} s."
+        finally:
+            with self.lock:
+                self.running.pop(node.path, None)
+
+    def _job(
+        self,
+        node: Node,
+        container: Container,
+        command: tuple[str, ...],
+        scope: placeholders.Scope,
+        folder: TaskFolder,
+    ) -> Job:
+        wishes = container.resources
+
+        def said(text: str) -> str:
+            return "".join(placeholders.resolve_command([text], scope)) if text else ""
+
+        cpu, memory, count = said(wishes.cpu), said(wishes.memory), said(wishes.accelerators)
+        missing = [name for name in container.secrets if name not in self.options.variables]
+        if missing:
+            raise UserError(f"{node.path} must be given {', '.join(missing)}; see --env-file.")
+        inputs = scope.executor_input["inputs"]
+        uris = [a["uri"] for each in inputs["artifacts"].values() for a in each["artifacts"]]
+        named = [*placeholders.texts(dict(inputs["parameterValues"])), *uris, *command]
+        shared = self.folder / "workspace"
+        used = any(str(shared) in text for text in named)  # filled in here or in a graph above
+        if used:
+            shared.mkdir(exist_ok=True)
+        return Job(
+            identity=f"{self.record.run}/{node.path}/{next(self.sequence)}",
+            task=node.path,
+            image="".join(placeholders.resolve_command([container.image], scope)),
+            command=command,
+            folder=folder.work,
+            log=self.record.log(node.path),
+            environment={
+                PROGRESS_FILE: str(self.record.progress(node.path)),
+                **container.environment,
+                **self.options.variables,
+            },
+            writable=folder.path,
+            readable=tuple(_existing(named)),
+            shared=(shared,) if used else (),
+            cpu=resources.quantity(cpu, f"The CPU limit of {node.path}") if cpu else None,
+            memory=resources.bytes_of(memory, f"The memory of {node.path}") if memory else None,
+            accelerators=int(float(count)) if wishes.accelerator and count else 0,
+            shared_memory=container.shared_memory,
+        )
+
+    def _scope(self, node: Node) -> placeholders.Scope:
+        folder = TaskFolder(self.record.task_folder(node.path))
+        return scope_of(node.task, node.values, node.given, folder, self.facts(node))
 
 
-def _exit_code(task: TaskRecord) -> int:
-    """The exit code of a run that failed by this task."""
-    known = (UserError.exit_code, TryAgain.exit_code)
-    return next((code for code in known if code == task.exit_code), 1)
+def _check(graph: Graph, options: Options) -> None:
+    """Refuses, before anything starts, what cannot be done with these options."""
+    budget = options.memory or resources.machine_memory()
+    names = {path.rpartition("/")[2] for path, _ in graph.containers()}
+    for name in options.timeouts:
+        if name not in names:
+            raise UserError(f"--timeout must name a task; got {name!r}, which is none.")
+    for path, container in graph.containers():
+        wished = container.resources.memory_request or container.resources.memory
+        if wished and "{{" not in wished:
+            _check_memory(path, resources.bytes_of(wished, f"The memory of {path}"), budget)
+        missing = [name for name in container.secrets if name not in options.variables]
+        if missing:
+            what = ", ".join(f"{name} ({container.secrets[name]})" for name in missing)
+            raise UserError(f"{path} must be given {what}; put it into a file for --env-file.")
 
 
-def _signal_reason(code: int) -> str:
-    """What ended a command that did not end by itself."""
-    if code == 128 + signal.SIGKILL:
-        return "It was killed; most often by the system, for want of memory."
-    if code > 128:
-        with contextlib.suppress(ValueError):
-            return f"It was ended by {signal.Signals(code - 128).name}."
-    return ""
+def _check_memory(path: str, size: int, budget: int) -> None:
+    if size > budget:
+        raise UserError(
+            f"{path} asks for {resources.in_words(size)} of memory, and this machine offers "
+            f"{resources.in_words(budget)}; --memory sets what may be asked for."
+        )
 
 
-def _new_folder(root: Path, pipeline: str) -> Path:
-    time_text = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = root.absolute() / f"{pipeline}-{time_text}-{secrets.token_hex(3)}"
-    folder.mkdir(parents=True)
-    return folder
+def _inputs(graph: Graph, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values of the pipeline's parameters, and the artifacts that it takes."""
+    values = parameter_values(graph, {k: v for k, v in given.items() if k not in graph.artifacts})
+    artifacts = {}
+    for name, kind in graph.artifacts.items():
+        if name in given:
+            uri = str(given[name])
+            if "://" not in uri:
+                uri = str(Path(uri).absolute())
+                if not Path(uri).exists():
+                    raise UserError(f"The artifact {name} must exist; {uri} does not.")
+            artifacts[name] = {"name": name, "type": dict(kind.type), "uri": uri, "metadata": {}}
+        elif not kind.optional:
+            raise UserError(
+                f"The artifact {name} of {graph.name} must be given: --param {name}=PATH."
+            )
+    return values, artifacts
+
+
+def _existing(texts: list[str]) -> Iterator[Path]:
+    """Files and folders that texts name."""
+    for text in dict.fromkeys(texts):
+        if text.startswith("/") and len(text) < 4096 and "\n" not in text:
+            with contextlib.suppress(OSError, ValueError):
+                path = Path(text)
+                if path != Path("/") and path.exists() and not _of_the_system(path):
+                    yield path
+
+
+def _of_the_system(path: Path) -> bool:
+    """Programs, libraries and devices: a container has its own."""
+    return path.parts[1] in ("bin", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr")
+
+
+def _make_folder(root: Path, record: RunRecord, text: str) -> None:
+    """Makes the run's folder with all that it takes to resume the run, all at once."""
+    root = root.absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    record.run = f"{record.pipeline}-{moment}-{secrets.token_hex(3)}"
+    draft = root / f".{record.run}"
+    record.folder = str(draft)
+    try:
+        write_text(draft / PIPELINE_FILE, text)
+        record.folder = str(root / record.run)
+        written = dataclasses.replace(record, folder=str(draft))
+        written.write()
+        draft.rename(root / record.run)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _as_json(options: Options) -> dict[str, Any]:
+    return {**dataclasses.asdict(options), "variables": sorted(options.variables)}
+
+
+def _timed(began: float) -> dict[str, Any]:
+    return {"seconds": round(time.monotonic() - began, 3), "ended": now()}
+
+
+def _seconds_since(started: str) -> float:
+    began = datetime.datetime.fromisoformat(started)
+    return round((datetime.datetime.now(datetime.UTC) - began).total_seconds(), 3)
+
+
+def _subprocesses() -> Launcher:
+    from pipelines.local.subprocesses import Subprocesses
+
+    return Subprocesses()
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects the signals that ask the run to end, instead of being ended by them."""
-    received: list[int] = []
+def _signals() -> Iterator[queue.SimpleQueue[Any]]:
+    """A queue that takes the signals that ask the run to end, instead of being ended by them."""
+    received: queue.SimpleQueue[Any] = queue.SimpleQueue()
     if threading.current_thread() is not threading.main_thread():
         yield received  # Python delivers signals to the main thread alone
         return
+
+    def put(number: int, _: Any) -> None:
+        received.put(number)
+
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {n: signal.signal(n, lambda number, _: received.append(number)) for n in numbers}
+    before: dict[int, Callable[..., Any] | int | None] = {n: signal.signal(n, put) for n in numbers}
     try:
         yield received
     finally:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.recipe import Recipe, Signature
+from trainer.reproducible import settle_keras_file, settle_saved_model
 
 TOLERANCE = 1e-5
 """Largest difference, per output and relative to its largest value or 1, that export accepts."""
@@ -98,6 +99,7 @@ def export_saved_model(
     first = next(iter(recipe.signatures))
     functions["serving_default"] = functions.get(first + ENCODED, functions[first])
     tf.saved_model.save(module, str(folder), signatures=functions)
+    settle_saved_model(folder)
     return described
 
 
@@ -142,6 +144,7 @@ def export_keras(recipe: Recipe, folder: str | Path) -> list[str]:
     for name, network in recipe.networks.items():
         file = "model.keras" if len(recipe.networks) == 1 else f"{name}.keras"
         plain(network).save(Path(folder) / file)
+        settle_keras_file(Path(folder) / file)
         files.append(file)
     return files
 

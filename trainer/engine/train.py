@@ -7,7 +7,6 @@ import functools
 import importlib.metadata
 import itertools
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,6 @@ def train(model: str, config: Any, examples: str | Path, folder: str | Path) -> 
     progress = Progress((config.epochs - state.epoch) * steps * config.batch_size, "examples")
 
     for epoch in range(state.epoch, config.epochs):
-        began = time.monotonic()
         batches = training.shuffled(config.batch_size, config.seed, epoch, augment)
         means = _Means(model)
         for batch in _batches(batches):
@@ -95,7 +93,6 @@ def train(model: str, config: Any, examples: str | Path, folder: str | Path) -> 
             means.add(logs, state.step)
             progress.advance(config.batch_size, means.newest())
         record: dict[str, Any] = {"epoch": epoch + 1, "step": state.step, **means.result()}
-        record["examples_per_second"] = steps * config.batch_size / (time.monotonic() - began)
         step_function.write()
         if (epoch + 1) % every == 0 or epoch + 1 == config.epochs:
             if measure is not None:

@@ -1,0 +1,1 @@
+"""Pipelines of our own that show, feature by feature, what KFP's format means."""
