@@ -171,10 +171,11 @@ def test_values_of_every_type_stay_as_they_are(kind, tmp_path):
 @dsl.pipeline
 def whole_numbers(
     number: float = 2,
+    text: str = 'a "text"',
     items: list = [1.0, 2.5, {"n": 3.0}],  # noqa: B006  KFP makes it JSON
 ) -> float:
     steps.shown(value=items)
-    steps.shown(value=[4.0, 4.5, number])
+    steps.shown(value=[4.0, 4.5, text, {"word": f"<{text}>"}])
     return steps.give_number(value=number).output
 
 
@@ -182,6 +183,9 @@ def test_whole_numbers_within_lists_are_as_in_json(ran):
     record = ran(whole_numbers)
     # KFP keeps lists as protobuf values, whose JSON knows no 1.0.
     assert record.tasks["shown"].parameters == {"Output": "[1, 2.5, {'n': 3}]"}
+    assert record.tasks["shown-2"].parameters == {
+        "Output": "[4, 4.5, 'a \"text\"', {'word': '<a \"text\">'}]"
+    }
     assert record.outputs == {"Output": 2.0}
     assert isinstance(record.outputs["Output"], float)
 
@@ -1211,9 +1215,12 @@ def test_a_wrong_parameter_is_refused_by_name(tmp_path):
 def items_beyond_their_loop():
     with dsl.ExitHandler(steps.bare()), dsl.ParallelFor([{"a": "1"}, {"a": "2"}]) as item:
         say(text=f"item {item.a}")
+    with dsl.ParallelFor(["x", "y"]) as outer, dsl.ParallelFor([3, 4]) as inner:
+        say(text=f"{outer}{inner}")
 
 
-def test_items_that_kfp_takes_from_nowhere_are_refused_by_name(tmp_path):
-    # The exit handler takes them from the pipeline, which has none; this fails on a cluster, too:
-    # https://github.com/kubeflow/pipelines/issues/13273
-    assert "loop-item-param-2" in refused(compile_text(items_beyond_their_loop), tmp_path)
+def test_items_that_kfp_takes_from_nowhere_are_those_that_are_meant(tmp_path):
+    # The graphs around a loop take its item from the pipeline, which has none; on a cluster this
+    # fails: https://github.com/kubeflow/pipelines/issues/13273
+    record = run(items_beyond_their_loop, tmp_path)
+    assert sorted(said(record)) == ["item 1", "item 2", "x3", "x4", "y3", "y4"]

@@ -7,12 +7,13 @@ result, such as the kind of a machine, are listed as `unobserved`.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import graphlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,8 @@ _PLATFORM_WISHES = {
 }
 _SECRETS = {"secretAsEnv": "secretKey", "configMapAsEnv": "configMapKey"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_CHANNEL = "pipelinechannel--"
+_ITEM = re.compile(r"(pipelinechannel--)?(.+-)?loop-item(-param-\d+)?(-subvar-.+)?")
 _SELECTOR = re.compile(r"parseJson\(string_value\)((?:\[\"[^\"]+\"\])*)")
 
 
@@ -87,10 +90,12 @@ class GraphInput:
     Attributes:
         name: of the input.
         keys: which part of it, where it is a JSON object or its text.
+        around: it is an input not of that graph but of one around it.
     """
 
     name: str
     keys: tuple[str, ...] = ()
+    around: bool = False
 
 
 @dataclass(frozen=True)
@@ -425,6 +430,7 @@ class _Reader:
         parameters: Mapping[str, Any],
         artifacts: Mapping[str, Any],
         within: tuple[str, ...],
+        items: frozenset[str] = frozenset(),
     ) -> Dag:
         """The graph of a component.
 
@@ -434,13 +440,17 @@ class _Reader:
             parameters: by name, what it can pass on to its tasks.
             artifacts: likewise.
             within: the components that it is part of, to find one that contains itself.
+            items: the items of the loops that it is part of.
         """
         spec = component["dag"]
         tasks = {
-            name: self.task(name, task, within) for name, task in spec.get("tasks", {}).items()
+            name: self.task(name, task, within, items)
+            for name, task in spec.get("tasks", {}).items()
         }
+        tasks = {name: _mended(task, parameters.keys(), items) for name, task in tasks.items()}
+        known = {*parameters, *items}
         for task in tasks.values():
-            _check_sources(task, tasks, parameters, artifacts, owner)
+            _check_sources(task, tasks, known, artifacts, owner)
         outputs = spec.get("outputs", {})
         given = component.get("outputDefinitions", {})
         _check_given(given, outputs, owner)
@@ -462,7 +472,13 @@ class _Reader:
                     _check_output(f"output {name} of {owner}", selector, known)
         return dag
 
-    def task(self, name: str, spec: Mapping[str, Any], within: tuple[str, ...]) -> Task:
+    def task(
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        within: tuple[str, ...],
+        items: frozenset[str],
+    ) -> Task:
         """One task, whatever it does."""
         for key in sorted(set(spec) - _TASK_KEYS):
             raise _refusal(f"the task {name} has a {key}")
@@ -505,6 +521,7 @@ class _Reader:
                 known_parameters,
                 known_artifacts,
                 (*within, reference),
+                items | {loop.item} if loop is not None else items,
             )
             if "retryPolicy" in spec:
                 self.unobserved.add("retryPolicy of a graph")
@@ -705,10 +722,57 @@ def _source(task: str, name: str, spec: Mapping[str, Any]) -> Source:
 
 def _of_the_item(source: Source, item: str) -> Source:
     """The source, or the part of the loop's item that its name stands for."""
-    prefix = f"{item.removeprefix('pipelinechannel--')}-subvar-"
-    if isinstance(source, GraphInput) and source.name.startswith(prefix):
-        return ItemPart(source.name.removeprefix(prefix))
+    if isinstance(source, GraphInput):
+        prefix = f"{item.removeprefix(_CHANNEL)}-subvar-"
+        name = source.name.removeprefix(_CHANNEL)
+        if name.startswith(prefix):
+            return ItemPart(name.removeprefix(prefix))
     return source
+
+
+def _meant(source: GraphInput, known: Set[str], items: Set[str]) -> GraphInput:
+    """The source, or the item, or the part of one, that its name stands for."""
+    if source.name in known:
+        return source
+    if source.name in items:
+        return dataclasses.replace(source, around=True)
+    item, found, key = source.name.rpartition("-subvar-")
+    if found and item in {*known, *items}:
+        return GraphInput(item, (key,), around=item not in known)
+    return source
+
+
+def _mended(task: Task, known: Set[str], items: Set[str]) -> Task:
+    """The task of a graph with what KFP's compiler gets wrong about the items of loops put right.
+
+    The item of an inner loop leaks into the graphs around it, as an input that nothing gives and
+    nothing but that loop uses; the part of an item may be taken from the graph that has the item,
+    as if it had that part as an input of its own; and graphs within a loop are not always handed
+    its item, although they use it.
+    """
+    sources = {
+        name: _meant(source, known, items) if isinstance(source, GraphInput) else source
+        for name, source in task.sources.items()
+    }
+    task = dataclasses.replace(task, sources=sources)
+    leaked = {
+        name
+        for name, source in sources.items()
+        if isinstance(task.work, Dag)
+        and isinstance(source, GraphInput)
+        and source.name not in {*known, *items}
+        and _ITEM.fullmatch(source.name)
+    }
+    if not leaked:
+        return task
+    return dataclasses.replace(
+        task,
+        sources={name: s for name, s in task.sources.items() if name not in leaked},
+        parameters={
+            name: dataclasses.replace(p, optional=True) if name in leaked else p
+            for name, p in task.parameters.items()
+        },
+    )
 
 
 def _artifact(task: str, name: str, spec: Mapping[str, Any]) -> GraphInput | TaskOutput:
@@ -748,7 +812,7 @@ def _check_given(given: Mapping[str, Any], outputs: Mapping[str, Any], owner: st
 def _check_sources(
     task: Task,
     tasks: Mapping[str, Task],
-    parameters: Mapping[str, Any],
+    parameters: Set[str],
     artifacts: Mapping[str, Any],
     owner: str,
 ) -> None:
@@ -763,7 +827,7 @@ def _check_sources(
     for needed in sorted(task.after - set(tasks)):
         raise UserError(f"The task {task.name} waits for {needed!r}, which the file does not have.")
     for name, source in (*task.sources.items(), *task.artifacts.items()):
-        known = artifacts if name in task.artifacts else parameters
+        known: Set[str] = artifacts.keys() if name in task.artifacts else parameters
         if isinstance(source, GraphInput) and source.name not in known:
             raise UserError(
                 f"The task {task.name} takes {name} from {source.name!r}, "

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kfp import compiler, dsl, kubernetes
 
@@ -24,6 +24,10 @@ from pipelines.local.graph import (
     parse_json,
 )
 from trainer.errors import UserError
+
+PROPERTY = settings(
+    deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @dsl.container_component
@@ -474,12 +478,14 @@ JSON = st.recursive(
 )
 
 
+@PROPERTY
 @given(st.lists(JSON, max_size=3) | st.dictionaries(st.text(), JSON, max_size=3))
 def test_converting_changes_no_value(value):
     kind = "LIST" if isinstance(value, list) else "STRUCT"
     assert convert(value, kind, "x") == value
 
 
+@PROPERTY
 @given(st.text())
 def test_text_that_is_no_json_is_refused_and_nothing_else_happens(text):
     try:

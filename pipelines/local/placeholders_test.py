@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.local.placeholders import (
@@ -15,6 +15,10 @@ from pipelines.local.placeholders import (
     texts,
 )
 from trainer.errors import UserError
+
+PROPERTY = settings(
+    deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 
 KNOWN = {
     "inputs.parameters.shards",
@@ -197,6 +201,7 @@ def test_the_facts_that_a_command_asks_for_are_known():
     assert facts_used(command) == {"pipeline_job_name", "workspace_path"}
 
 
+@PROPERTY
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -126,6 +126,18 @@ class _Frame:
             for needed in task.after:
                 self.dependents[needed].append(name)
 
+    def around(self, name: str) -> Any:
+        """The value of an input of the nearest graph around this one that has it."""
+        frame: _Frame | Node | None = self
+        while frame is not None:
+            if isinstance(frame, _Frame):
+                if name in frame.values:
+                    return frame.values[name]
+                frame = frame.owner
+            else:
+                frame = frame.parent
+        return None
+
 
 class _Missing(Exception):
     """An input that will never be there: which one, and whose it is."""
@@ -377,7 +389,10 @@ class Plan:
             if isinstance(source, FinalStatus):
                 values[name] = self._final_status(node, frame.nodes[source.task])
             elif isinstance(source, GraphInput):
-                values[name] = _part(frame.values.get(source.name), source.keys, name)
+                value = (
+                    frame.around(source.name) if source.around else frame.values.get(source.name)
+                )
+                values[name] = _part(value, source.keys, name)
             elif isinstance(source, TaskOutput):
                 producer = frame.nodes[source.task]
                 if source.output in producer.parameters:

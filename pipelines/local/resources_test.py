@@ -1,7 +1,7 @@
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.local.resources import (
@@ -13,6 +13,10 @@ from pipelines.local.resources import (
     read_resources,
 )
 from trainer.errors import UserError
+
+PROPERTY = settings(
+    deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,7 @@ def test_other_quantities_are_refused_by_name(text):
         bytes_of(text, "The memory of train")
 
 
+@PROPERTY
 @given(st.integers(0, 10**6), st.sampled_from(["", "k", "M", "G", "Ki", "Mi", "Gi"]))
 def test_whole_quantities_are_exact(number, unit):
     base = 1024 if unit.endswith("i") else 1000
