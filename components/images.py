@@ -5,7 +5,7 @@ import importlib.metadata
 VERSION = importlib.metadata.version("paper2hub")
 
 DATA = f"paper2hub/data:{VERSION}"
-"""Beam, TF Transform and what reads datasets."""
+"""Beam, TF Transform, TFX with TFDV, and what reads datasets."""
 
 TRAINER = f"paper2hub/trainer:{VERSION}"
 """Keras on TensorFlow and JAX, and what evaluates, exports and reports; for processors."""

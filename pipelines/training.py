@@ -17,6 +17,7 @@ from components.preprocess.component import preprocess
 from components.report.component import report
 from components.train.component import train
 from trainer.errors import UserError
+from trainer.progress import GOES_ON
 
 Target = Literal["local", "kubeflow", "vertex"]
 """Where a pipeline runs: this machine, Kubeflow Pipelines on GKE, or Vertex AI Pipelines."""
@@ -114,6 +115,7 @@ def training_pipeline(
         transform = preprocess(model=model, examples=examples, settings=settings)
         transformed_examples = transform.outputs["transformed_examples"]
         training = train(model=model, transformed_examples=transformed_examples, settings=settings)
+        training.set_env_variable(GOES_ON, "1")
         checkpoint = training.outputs["checkpoint"]
         scores = evaluate(
             model=model, transformed_examples=transformed_examples, checkpoint=checkpoint

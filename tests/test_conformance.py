@@ -1224,3 +1224,66 @@ def test_items_that_kfp_takes_from_nowhere_are_those_that_are_meant(tmp_path):
     # fails: https://github.com/kubeflow/pipelines/issues/13273
     record = run(items_beyond_their_loop, tmp_path)
     assert sorted(said(record)) == ["item 1", "item 2", "x3", "x4", "y3", "y4"]
+
+
+PAIRS = [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}]
+
+
+def loop_in_an_exit_handler():
+    with dsl.ExitHandler(steps.bare()), dsl.ParallelFor(PAIRS) as item:
+        say(text=f"{item.a}")
+        say(text=item.b)
+
+
+def loop_in_a_condition(n: int = 1):
+    with dsl.If(n == 1), dsl.ParallelFor(PAIRS) as item:
+        say(text=f"{item.a}")
+
+
+def loop_in_a_loop():
+    with dsl.ParallelFor(PAIRS) as one, dsl.ParallelFor([{"c": "3"}, {"c": "4"}]) as other:
+        say(text=f"{one.a}{other.c}")
+
+
+def condition_in_a_condition():
+    with dsl.ParallelFor(PAIRS) as item, dsl.If(item.a == "1"), dsl.If(item.b == "x"):
+        say(text=f"{item.a}{item.b}")
+
+
+def condition_in_a_loop_in_a_loop():
+    with (
+        dsl.ParallelFor(PAIRS) as one,
+        dsl.ParallelFor(["r", "x"]) as other,
+        dsl.If(one.b == other),
+    ):
+        say(text=f"{one.a}{other}")
+
+
+def loops_over_parameters(names: list = ["u", "v"], objects: list = [{"k": "1"}]):  # noqa: B006
+    with dsl.ParallelFor(names) as name, dsl.ParallelFor(objects) as thing:
+        steps.join(one=name, other=thing.k)
+
+
+def loop_over_what_a_task_in_a_loop_gave(names: list = ["u", "v"]):  # noqa: B006
+    with dsl.ParallelFor(names) as name:
+        given = steps.give_list(value=["1", "2"])
+        with dsl.ParallelFor(given.output) as item:
+            steps.join(one=name, other=item)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (loop_in_an_exit_handler, ["1", "2", "x", "y"]),
+        (loop_in_a_condition, ["1", "2"]),
+        (loop_in_a_loop, ["13", "14", "23", "24"]),
+        (condition_in_a_condition, ["1x"]),
+        (condition_in_a_loop_in_a_loop, ["1x"]),
+        (loops_over_parameters, ["u-1", "v-1"]),
+        (loop_over_what_a_task_in_a_loop_gave, ["u-1", "u-2", "v-1", "v-2"]),
+    ],
+)
+def test_items_are_those_of_their_loops_wherever_they_are_used(function, expected, tmp_path):
+    record = run(function, tmp_path)
+    assert record.status == "succeeded"
+    assert sorted(said(record)) == expected

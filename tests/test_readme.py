@@ -25,6 +25,9 @@ NEEDS = {
     # Commands that stand for the reader's own data are run with what they name replaced by --help,
     # after a check that every option they use is one that the help lists.
     "paper2hub run": "the reader's ImageNet",
+    "paper2hub resume": "a run of the reader's",
+    "paper2hub why": "a run of the reader's",
+    "paper2hub parity": "Docker, and minutes: tests/test_local_docker.py does it",
     "paper2hub import-weights": "a checkpoint of the reader's",
 }
 
@@ -49,15 +52,17 @@ def test_every_path_it_names_exists() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)
+    if words[0] == "make":
+        execute(["make", "--dry-run", *words[1:]], ROOT)  # it takes minutes
+        return
     if words[0] == "docker":
-        if words[1] == "build":
-            assert (ROOT / words[words.index("--file") + 1]).is_file()
-        if (
-            shutil.which("docker") is None
-            or subprocess.run(["docker", "info"], capture_output=True).returncode
-        ):
-            pytest.skip("no Docker daemon runs here; images are built with `docker build`")
-        pytest.skip("images are built by hand, not by the tests: they take minutes")
+        image = next(word for word in words if word.startswith("paper2hub/"))
+        if shutil.which("docker") is None:
+            pytest.skip("the command docker is not installed here")
+        if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode:
+            pytest.skip(f"no Docker daemon answers here, or {image} has not been built")
+        execute(words, ROOT)
+        return
     environment = Path(sys.executable).parent
     program = [sys.executable] if words[0] == "python" else [str(environment / words[0])]
     options = [word for word in words if word.startswith("-") and word != "-m"]
@@ -73,6 +78,18 @@ def test_commands_run(command: str, tmp_path: Path) -> None:
     execute([*program, *words[1:]], ROOT)
     if {"-o", "--output"} & set(words):
         assert (tmp_path / "out.yaml").stat().st_size > 1000
+
+
+def test_the_local_runners_page_names_commands_and_options_that_exist() -> None:
+    page = (ROOT / "pipelines" / "local" / "README.md").read_text(encoding="utf-8")
+    program = str(Path(sys.executable).parent / "paper2hub")
+    commands = set(re.findall(r"^\$ paper2hub ([a-z]+)", page, re.MULTILINE))
+    assert commands == {"run", "resume", "runs", "logs", "why", "parity"}
+    shown = " ".join(execute([program, command, "--help"], ROOT) for command in sorted(commands))
+    options = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", page)) - {"-m"}
+    assert len(options) > 8
+    for option in options:
+        assert option in shown, f"{option} is no option of any command"
 
 
 def execute(command: list[str], folder: Path) -> str:

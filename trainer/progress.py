@@ -9,6 +9,11 @@ import time
 from collections.abc import Mapping
 
 PROGRESS_FILE = "PAPER2HUB_PROGRESS"
+
+GOES_ON = "PAPER2HUB_GOES_ON"
+"""A variable of steps that go on where an earlier attempt was cut short: what they had put into
+their outputs is left there for the next attempt."""
+
 """Environment variable naming the file that always holds the newest progress as one JSON object."""
 
 

@@ -27,6 +27,7 @@ PYTHON = re.compile(r"python(3(\.\d+)?)?")
 
 _TESTS = ("_test.py", "conftest.py")
 _PLAIN_TEXT = (".md", ".pyc")
+_NO_DATA = ("__pycache__", "testdata")
 
 
 def module_of(command: Sequence[str]) -> str | None:
@@ -86,12 +87,7 @@ def sources(module: str, values: frozenset[str]) -> Mapping[str, str]:
     if root is None:
         return {}
     seen = _closure(root, module, values)
-    beside = {
-        path
-        for folder in {file.parent for file in seen} - {root}
-        for path in folder.iterdir()
-        if path.is_file() and path.suffix != ".py" and path.suffix not in _PLAIN_TEXT
-    }
+    beside = {path for folder in {f.parent for f in seen} - {root} for path in _data(folder)}
     files = sorted({*seen, *beside})
     return {str(file.relative_to(root)): sha256(file) for file in files}
 
@@ -107,6 +103,16 @@ def third_party(module: str) -> set[str]:
         for name in _names(file, root)[0]
     }
     return {name for name in names if _root(name) is None}
+
+
+def _data(folder: Path) -> Iterator[Path]:
+    """The files that a package has besides its sources, also in folders that hold no sources."""
+    for path in folder.iterdir():
+        if path.is_file():
+            if path.suffix not in (".py", *_PLAIN_TEXT):
+                yield path
+        elif path.name not in _NO_DATA and next(path.rglob("*.py"), None) is None:
+            yield from (file for file in path.rglob("*") if file.is_file())
 
 
 def _closure(root: Path, module: str, values: frozenset[str] | None) -> list[Path]:

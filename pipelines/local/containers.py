@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import docker
 import docker.errors
 import docker.types
 import requests
 
-import docker
 from pipelines.local import reaper
 from pipelines.local.graph import Graph
 from pipelines.local.launcher import NOT_KNOWN, Job, Running

@@ -62,11 +62,16 @@ class TaskFolder:
         """Where the command runs."""
         return self.path / "work"
 
-    def empty(self) -> None:
-        """Makes it ready for a new attempt; the log and the record stay."""
+    def empty(self, keep_outputs: bool = False) -> None:
+        """Makes it ready for a new attempt; the log and the record stay.
+
+        Args:
+            keep_outputs: leave what an earlier attempt has put into the output artifacts.
+        """
         for folder in (self.outputs, self.parameters, self.work):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            if not (keep_outputs and folder == self.outputs):
+                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
         for file in (self.executor_output, self.path / "progress.json"):
             file.unlink(missing_ok=True)
 

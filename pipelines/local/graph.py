@@ -90,12 +90,10 @@ class GraphInput:
     Attributes:
         name: of the input.
         keys: which part of it, where it is a JSON object or its text.
-        around: it is an input not of that graph but of one around it.
     """
 
     name: str
     keys: tuple[str, ...] = ()
-    around: bool = False
 
 
 @dataclass(frozen=True)
@@ -447,8 +445,8 @@ class _Reader:
             name: self.task(name, task, within, items)
             for name, task in spec.get("tasks", {}).items()
         }
-        tasks = {name: _mended(task, parameters.keys(), items) for name, task in tasks.items()}
         known = {*parameters, *items}
+        tasks = {name: _mended(task, known) for name, task in tasks.items()}
         for task in tasks.values():
             _check_sources(task, tasks, known, artifacts, owner)
         outputs = spec.get("outputs", {})
@@ -720,56 +718,51 @@ def _source(task: str, name: str, spec: Mapping[str, Any]) -> Source:
     raise _refusal(f"the parameter {name} of the task {task} comes from {', '.join(spec)}")
 
 
+def is_item(name: str) -> bool:
+    """Whether an input has the name of a loop's item, or of a part of one."""
+    return _ITEM.fullmatch(name) is not None
+
+
+def item_and_key(name: str) -> tuple[str, str]:
+    """The names of an item and of the part of it that an input's name stands for."""
+    item, found, key = name.rpartition("-subvar-")
+    return (item, key) if found else (name, "")
+
+
 def _of_the_item(source: Source, item: str) -> Source:
-    """The source, or the part of the loop's item that its name stands for."""
+    """The source, or the part of the loop's own item that its name stands for."""
     if isinstance(source, GraphInput):
-        prefix = f"{item.removeprefix(_CHANNEL)}-subvar-"
         name = source.name.removeprefix(_CHANNEL)
-        if name.startswith(prefix):
-            return ItemPart(name.removeprefix(prefix))
-    return source
-
-
-def _meant(source: GraphInput, known: Set[str], items: Set[str]) -> GraphInput:
-    """The source, or the item, or the part of one, that its name stands for."""
-    if source.name in known:
+    elif isinstance(source, TaskOutput):
+        name = f"{source.task}-{source.output}"
+    else:
         return source
-    if source.name in items:
-        return dataclasses.replace(source, around=True)
-    item, found, key = source.name.rpartition("-subvar-")
-    if found and item in {*known, *items}:
-        return GraphInput(item, (key,), around=item not in known)
-    return source
+    of, key = item_and_key(name)
+    return ItemPart(key) if key and of == item.removeprefix(_CHANNEL) else source
 
 
-def _mended(task: Task, known: Set[str], items: Set[str]) -> Task:
-    """The task of a graph with what KFP's compiler gets wrong about the items of loops put right.
+def _mended(task: Task, known: Set[str]) -> Task:
+    """The task with what KFP's compiler gets wrong about the items of loops put right.
 
     The item of an inner loop leaks into the graphs around it, as an input that nothing gives and
-    nothing but that loop uses; the part of an item may be taken from the graph that has the item,
-    as if it had that part as an input of its own; and graphs within a loop are not always handed
-    its item, although they use it.
+    nothing but that loop uses: such inputs are taken away where there is no such item, and need not
+    be given. Graphs within a loop are not always handed its item, although they use it: such inputs
+    are looked for in the graphs around when the time comes (`is_item`).
     """
-    sources = {
-        name: _meant(source, known, items) if isinstance(source, GraphInput) else source
-        for name, source in task.sources.items()
-    }
-    task = dataclasses.replace(task, sources=sources)
+    if not isinstance(task.work, Dag):
+        return task
     leaked = {
         name
-        for name, source in sources.items()
-        if isinstance(task.work, Dag)
-        and isinstance(source, GraphInput)
-        and source.name not in {*known, *items}
-        and _ITEM.fullmatch(source.name)
+        for name, source in task.sources.items()
+        if isinstance(source, GraphInput)
+        and is_item(source.name)
+        and not {source.name, item_and_key(source.name)[0]} & known
     }
-    if not leaked:
-        return task
     return dataclasses.replace(
         task,
         sources={name: s for name, s in task.sources.items() if name not in leaked},
         parameters={
-            name: dataclasses.replace(p, optional=True) if name in leaked else p
+            name: dataclasses.replace(p, optional=True) if is_item(name) else p
             for name, p in task.parameters.items()
         },
     )
@@ -828,7 +821,10 @@ def _check_sources(
         raise UserError(f"The task {task.name} waits for {needed!r}, which the file does not have.")
     for name, source in (*task.sources.items(), *task.artifacts.items()):
         known: Set[str] = artifacts.keys() if name in task.artifacts else parameters
-        if isinstance(source, GraphInput) and source.name not in known:
+        if (
+            isinstance(source, GraphInput)
+            and not {source.name, item_and_key(source.name)[0]} & known
+        ):
             raise UserError(
                 f"The task {task.name} takes {name} from {source.name!r}, "
                 f"which is no input of {owner}."

@@ -26,6 +26,8 @@ from pipelines.local.graph import (
     Task,
     TaskOutput,
     as_declared,
+    is_item,
+    item_and_key,
     parse_json,
 )
 from pipelines.local.placeholders import Scope
@@ -126,17 +128,27 @@ class _Frame:
             for needed in task.after:
                 self.dependents[needed].append(name)
 
-    def around(self, name: str) -> Any:
-        """The value of an input of the nearest graph around this one that has it."""
-        frame: _Frame | Node | None = self
-        while frame is not None:
-            if isinstance(frame, _Frame):
-                if name in frame.values:
-                    return frame.values[name]
-                frame = frame.owner
-            else:
-                frame = frame.parent
+    def value(self, name: str) -> Any:
+        """The value of an input; the item of a loop may be that of a graph around this one."""
+        if name in self.values or not is_item(name):
+            return self.values.get(name)
+        item, key = item_and_key(name)
+        for values in self._around():
+            if name in values:
+                return values[name]
+            if key and item in values:
+                return _part(values[item], (key,), name)
         return None
+
+    def _around(self) -> Iterator[Mapping[str, Any]]:
+        """The inputs of this graph and of those around it, from the inside to the outside."""
+        place: _Frame | Node | None = self
+        while place is not None:
+            if isinstance(place, _Frame):
+                yield place.values
+                place = place.owner
+            else:
+                place = place.parent
 
 
 class _Missing(Exception):
@@ -285,8 +297,9 @@ class Plan:
                 self.settle(node, "skipped", {}, {}, reason=text)
                 return
         except _Missing as missing:
-            text = f"It needs {missing.name} of {missing.producer.path}, which was "
-            text += f"{missing.producer.status}."
+            ended = {"failed": "failed", "cancelled": "was cancelled", "skipped": "was skipped"}
+            how = ended.get(missing.producer.status, "did not give it")
+            text = f"It needs {missing.name} of {missing.producer.path}, which {how}."
             status = "skipped" if missing.producer.status == "skipped" else "failed"
             self.settle(node, status, {}, {}, reason=text, code=1)
             return
@@ -389,10 +402,7 @@ class Plan:
             if isinstance(source, FinalStatus):
                 values[name] = self._final_status(node, frame.nodes[source.task])
             elif isinstance(source, GraphInput):
-                value = (
-                    frame.around(source.name) if source.around else frame.values.get(source.name)
-                )
-                values[name] = _part(value, source.keys, name)
+                values[name] = _part(frame.value(source.name), source.keys, name)
             elif isinstance(source, TaskOutput):
                 producer = frame.nodes[source.task]
                 if source.output in producer.parameters:

@@ -40,10 +40,9 @@ def main() -> None:
     run = os.environ[RUN_VARIABLE]
     if sys.stdin.buffer.read() == b"done\n":
         return
+    import docker
     import docker.errors
     import requests
-
-    import docker
 
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:

@@ -44,7 +44,7 @@ from pipelines.local.record import (
 )
 from trainer.artifact import write_text
 from trainer.errors import TryAgain, UserError
-from trainer.progress import PROGRESS_FILE
+from trainer.progress import GOES_ON, PROGRESS_FILE
 
 TIMED_OUT = 124
 """Exit code of a task that took too long, as that of timeout(1)."""
@@ -504,7 +504,6 @@ class _Run:
             raise TypeError(f"Only containers are attempted; {node.path} is none.")
         folder = TaskFolder(self.record.task_folder(node.path))
         began = time.monotonic()
-        folder.empty()
         scope = self._scope(node)
         command = tuple(placeholders.resolve_command(container.command, scope))
         image = "".join(placeholders.resolve_command([container.image], scope))
@@ -525,6 +524,7 @@ class _Run:
         key = key_of(node.task, scope, identity, digests)
         use, keep, why = self._caching(node, key)
         name = of_value(key) if key is not None else ""
+        folder.empty(keep_outputs=self._goes_on(node, container, key))
         if use:
             entry, problem = self.cache.find(name)
             if entry is not None:
@@ -573,6 +573,23 @@ class _Run:
         for own in ("status", "parameters", "artifacts"):
             del changes[own]
         return _Outcome(before.status, outputs, changes)
+
+    def _goes_on(self, node: Node, container: Container, key: Mapping[str, Any] | None) -> bool:
+        """Whether an attempt may find what an earlier one of this run has left.
+
+        Only where the step says that it can make use of it, and all that it depends on is the same.
+        """
+        with self.lock:
+            earlier = self.record.tasks[node.path]
+        if not earlier.attempts:
+            earlier = self.previous.get(node.path, earlier)
+        asked = container.environment.get(GOES_ON, "") == "1"
+        return (
+            asked
+            and key is not None
+            and bool(earlier.key)
+            and of_value(earlier.key) == of_value(key)
+        )
 
     def _caching(self, node: Node, key: Mapping[str, Any] | None) -> tuple[bool, bool, str]:
         """Whether a result may be used, whether it is to be kept, and why not."""

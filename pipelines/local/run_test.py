@@ -368,6 +368,26 @@ def test_a_failed_run_can_be_resumed_and_its_log_is_kept(run, compiled, containe
     assert again.log("a").read_text() == "here False\n--- attempt 1 ---\nhere True\n"
 
 
+@pytest.mark.parametrize("goes_on", ["1", ""])
+def test_a_step_that_says_so_finds_what_its_last_attempt_left(run, compiled, container, goes_on):
+    script = (
+        "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True)\n"
+        "(p / str(len(list(p.iterdir())))).touch(); exit(len(list(p.iterdir())) < 3)"
+    )
+    task = container(script, "{{$.outputs.artifacts['kept'].path}}", artifacts=["kept"])
+    spec = yaml.safe_load(compiled(a=task))
+    variable = {"name": "PAPER2HUB_GOES_ON", "value": goes_on}
+    spec["deploymentSpec"]["executors"]["exec-a"]["container"]["env"] = [variable]
+    spec["root"]["dag"]["tasks"]["a"]["retryPolicy"] = {"maxRetryCount": 1}
+    record = run(yaml.safe_dump(spec))
+    assert (record.status, record.tasks["a"].attempts) == ("failed", 2)
+    if goes_on:
+        assert resume_run(record.folder, Watcher()).status == "succeeded"
+        assert len(list(record.task_folder("a").glob("outputs/kept/*"))) == 3
+    else:
+        assert resume_run(record.folder, Watcher()).status == "failed"
+
+
 def test_tasks_that_do_not_fit_together_run_one_after_another(tmp_path, compiled, container):
     spec = yaml.safe_load(compiled(**{f"t{i}": container("") for i in range(3)}))
     for executor in spec["deploymentSpec"]["executors"].values():

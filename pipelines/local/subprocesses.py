@@ -24,12 +24,16 @@ from pipelines.local.graph import Graph
 from pipelines.local.launcher import NOT_KNOWN, Job, Running
 from trainer.artifact import write_text
 from trainer.errors import UserError
+from trainer.progress import GOES_ON, PROGRESS_FILE
 
 WARM_MODULES = ("tensorflow",)
 """What takes seconds to import and can be forked afterwards; measured by `make bench-local`."""
 
 _WARM_TASKS = 2
 """So many tasks must need such a module before it is imported on their behalf (ours)."""
+
+_NO_MATTER = {"PATH", "PYTHONUNBUFFERED", PROGRESS_FILE, GOES_ON}
+"""Variables that change nothing about what an import does."""
 
 _BINARIES = str(Path(sys.executable).parent)
 _INSTALL = re.compile(r"python3 -m pip install (?P<arguments>.*?)(?= && |\n|$)", re.DOTALL)
@@ -100,8 +104,7 @@ class Subprocesses:
             "log": str(job.log),
             "environment": environment,
         }
-        own = {"PATH", "PYTHONUNBUFFERED", "PAPER2HUB_PROGRESS"}
-        if module and set(environment) <= own and not packages:
+        if module and set(environment) <= _NO_MATTER and not packages:
             warm = self._warm_for(module)
             if warm is not None:
                 return warm.start(
