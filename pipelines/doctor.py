@@ -168,7 +168,7 @@ def _tfx() -> Finding:
         detail, mend = version or "not installed", "pip install tfx==1.21.0"
     else:
         detail = f"needs glibc {_dotted(_TFX_GLIBC)}, here is {_dotted(glibc) or 'none'}"
-        mend = "docker run -it --rm -v $PWD:$PWD -w $PWD debian:trixie-slim bash"
+        mend = "make images; docker run -it --rm -v $PWD:$PWD -w $PWD paper2hub/data bash"
     return _finding("TFX", bool(version), detail, "TFX components only", mend)
 
 

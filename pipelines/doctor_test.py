@@ -40,7 +40,9 @@ def test_credentials_are_found_where_google_looks(monkeypatch, tmp_path):
     assert not finding("Google credentials").ok
 
 
-@pytest.mark.parametrize(("glibc", "mend"), [("2.36", "trixie"), ("2.39", "pip install tfx")])
+@pytest.mark.parametrize(
+    ("glibc", "mend"), [("2.36", "paper2hub/data"), ("2.39", "pip install tfx")]
+)
 def test_tfx_needs_a_new_glibc(monkeypatch, glibc, mend):
     monkeypatch.setattr(doctor.platform, "libc_ver", lambda: ("glibc", glibc))
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)

@@ -106,10 +106,15 @@ def test_files_beside_the_sources_count_and_documentation_does_not(write):
             "@/a/__init__.py": "",
             "@/a/page.html": "x",
             "@/a/README.md": "x",
+            "@/a/templates/deep/other.html": "x",
+            "@/a/testdata/sample.html": "x",
+            "@/b/__init__.py": "",
             "@/b/other.html": "x",
         }
     )
-    assert names(f"{package}.a") == {"__init__.py", "a/__init__.py", "a/page.html"}
+    assert names(f"{package}.a") == {
+        *("__init__.py", "a/__init__.py", "a/page.html", "a/templates/deep/other.html"),
+    }
 
 
 def test_a_module_of_one_file_counts(write):

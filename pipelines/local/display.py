@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.local.progress import read_progress
-from pipelines.local.record import DONE, RunRecord, TaskRecord
+from pipelines.local.record import DONE, WORK, RunRecord, TaskRecord
 from trainer.progress import describe
 
 _STYLES = {
@@ -29,7 +29,6 @@ _STYLES = {
     "failed": "bold red",
     "cancelled": "yellow",
 }
-_WORK = ("container", "importer")
 _TOLD_OF_GROUPS = ("skipped", "failed")
 _LINE_SECONDS = 5.0
 _LOG_LINES = 20
@@ -73,7 +72,7 @@ class Lines:
     def show(self, run: RunRecord) -> None:
         """Prints what has changed since the last call."""
         for name, task in list(run.tasks.items()):
-            if task.kind not in _WORK and task.status not in _TOLD_OF_GROUPS:
+            if task.kind not in WORK and task.status not in _TOLD_OF_GROUPS:
                 continue
             if task.status != self._status.get(name, "waiting"):
                 self._print(name, ending(task) if task.status != "running" else "started")
@@ -168,11 +167,7 @@ def ending(task: TaskRecord) -> str:
 
 def print_failures(run: RunRecord, console: Console) -> None:
     """Prints why the failed tasks failed, with the last lines of their logs."""
-    failed = [
-        (name, task)
-        for name, task in run.tasks.items()
-        if task.status == "failed" and (task.kind in _WORK or not task.reason.endswith(" failed."))
-    ]
+    failed = run.failures()
     for name, task in failed[:_FAILURES]:
         line = f"[bold red]{escape(name)}[/] {ending(task)}. {escape(task.reason)}".strip()
         console.print(line, soft_wrap=True)
@@ -216,7 +211,7 @@ def _row(
         began = datetime.datetime.fromisoformat(task.started)
         seconds = (datetime.datetime.now(datetime.UTC) - began).total_seconds()
     elapsed = Text("" if seconds is None else f"{seconds:.0f} s", justify="right")
-    progress = read_progress(run.progress(name)) if at_work and task.kind in _WORK else None
+    progress = read_progress(run.progress(name)) if at_work and task.kind in WORK else None
     left = progress["seconds_left"] if progress else None
     if left is None and at_work and usual is not None and seconds is not None:
         left = max(usual - seconds, 0.0)

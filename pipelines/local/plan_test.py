@@ -418,7 +418,7 @@ def test_a_task_that_ignores_failures_takes_its_default_or_fails_for_want_of_one
     )
     machine = Machine(graph, {"a": FAILED})
     assert machine.statuses == {"a": "failed", "may": "succeeded", "must": "failed"}
-    assert machine.reasons["must"] == "It needs n of a, which was failed."
+    assert machine.reasons["must"] == "It needs n of a, which failed."
 
 
 def test_nothing_new_begins_once_the_host_is_stopping_but_what_must():

@@ -34,6 +34,9 @@ RunStatus = Literal["running", "succeeded", "failed", "interrupted"]
 DONE = ("succeeded", "cached")
 """What a task is once what it gives is there."""
 
+WORK = ("container", "importer")
+"""The kinds of tasks that do something; graphs and loops only hold others."""
+
 _SUMMARY_SECONDS = 1.0
 
 
@@ -130,6 +133,15 @@ class RunRecord:
             if isinstance(found, Mapping):
                 return Path(found["uri"])
         return None
+
+    def failures(self) -> list[tuple[str, TaskRecord]]:
+        """The tasks that failed of themselves, and not because one within them did."""
+        failed = {path: task for path, task in list(self.tasks.items()) if task.status == "failed"}
+        return [
+            (path, task)
+            for path, task in failed.items()
+            if task.kind in WORK or not any(other.startswith(f"{path}/") for other in failed)
+        ]
 
     def task_folder(self, task: str) -> Path:
         """The folder of a task: its command, inputs, outputs, log, status and times."""

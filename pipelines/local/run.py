@@ -460,12 +460,7 @@ class _Run:
     def _verdict(self) -> tuple[RunStatus, int]:
         if self.signals:
             return "interrupted", 128 + self.signal
-        failed = [
-            t
-            for t in self.record.tasks.values()
-            if t.status == "failed" and t.kind in ("container", "importer")
-        ]
-        failed = failed or [t for t in self.record.tasks.values() if t.status == "failed"]
+        failed = [task for _, task in self.record.failures()]
         if failed:
             codes = (UserError.exit_code, TryAgain.exit_code)
             return "failed", next((c for c in codes if c == failed[0].exit_code), 1)

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.local.record import RunRecord
-from pipelines.local.report.tasks import WORK
+from pipelines.local.record import WORK, RunRecord
 
 
 class Artifacts:

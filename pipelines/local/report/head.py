@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local.display import ending
-from pipelines.local.history import status_of
-from pipelines.local.record import RunRecord
+from pipelines.local.record import WORK, RunRecord
 from pipelines.local.report.artifacts import address_of
-from pipelines.local.report.tasks import WORK
 from pipelines.local.report.words import SYMBOLS, to_the_second
 
 # What the head leaves out of a run with many failures, and of long logs (all ours).
@@ -20,12 +18,6 @@ _MOST_FAILURES = 3
 _LOG_LINES, _LOG_BYTES, _LINE_LENGTH = 30, 65_536, 500
 
 _TERMINAL_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
-
-
-def status_in_words(record: RunRecord) -> str:
-    """How the run stands; stopped where its engine was killed."""
-    status = status_of(record)
-    return "stopped" if status == "killed" else status
 
 
 def facts(record: RunRecord) -> dict[str, Any]:
@@ -46,11 +38,7 @@ def facts(record: RunRecord) -> dict[str, Any]:
 
 def failures(record: RunRecord) -> dict[str, Any]:
     """The tasks that failed of themselves, with the ends of their logs."""
-    failed = [
-        (path, task)
-        for path, task in record.tasks.items()
-        if task.status == "failed" and (task.kind in WORK or not task.reason.endswith(" failed."))
-    ]
+    failed = record.failures()
     return {
         "shown": [
             {

@@ -11,6 +11,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from pipelines.local.history import status_of
 from pipelines.local.record import REPORT_FILE, RunRecord
 from pipelines.local.report import embedded, findings, head, table, timeline, words
 from pipelines.local.report.artifacts import Artifacts
@@ -59,7 +60,7 @@ def write_report(record: RunRecord) -> Path:
     page = environment.get_template("page.html").render(
         run=record,
         symbols=words.SYMBOLS,
-        title=head.status_in_words(record),
+        title=status_of(record),
         facts=head.facts(record),
         failures=head.failures(record),
         timeline=timeline.chart(tasks, {view["path"]: view["anchor"] for view in views["shown"]}),

@@ -40,7 +40,7 @@ def test_a_run_without_anything_is_shown(make: Callable[..., Run]) -> None:
 def test_a_run_whose_engine_was_killed_is_not_called_running(make: Callable[..., Run]) -> None:
     run = make("running")
     run.task("train", "running", 0)
-    assert "▪ stopped" in parsed(run.page()).text
+    assert "▪ killed" in parsed(run.page()).text
 
 
 def test_text_from_elsewhere_stays_text(make: Callable[..., Run]) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.local.record import DONE, REPORT_FILE, TASK_FILE, RunRecord
+from pipelines.local.record import DONE, REPORT_FILE, TASK_FILE, WORK, RunRecord
 from pipelines.local.report.artifacts import address_of, artifacts_in, is_file, place_of, type_of
-from pipelines.local.report.tasks import WORK, Tasks
+from pipelines.local.report.tasks import Tasks
 from pipelines.local.report.words import shortened, to_the_second
 
 # What the table of a very large run leaves out, and says that it does (all ours).

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local.graph import Dag, Graph, Task, parse_graph
-from pipelines.local.record import PIPELINE_FILE, RunRecord, TaskRecord
+from pipelines.local.record import PIPELINE_FILE, WORK, RunRecord, TaskRecord
 from trainer.errors import UserError
 
 MOST_ROWS_UNFOLDED = 60
 """Of a run with more tasks than this, the iterations of a loop share a row of the chart (ours)."""
-
-WORK = ("container", "importer")
-"""The kinds of tasks that do something themselves; the others hold tasks."""
 
 
 class Tasks:

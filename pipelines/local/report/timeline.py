@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.local.display import ending
-from pipelines.local.report.tasks import WORK, Tasks
+from pipelines.local.record import WORK
+from pipelines.local.report.tasks import Tasks
 from pipelines.local.report.words import SYMBOLS, duration
 
 # What the chart of a very large run leaves out, and says that it does (all ours).
