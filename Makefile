@@ -24,8 +24,8 @@ $(STAMP): $(LOCKS) pyproject.toml
 demo: setup  ## run the main job: 5,000 real digits to an exported autoencoder
 	$(VENV)/bin/paper2hub run autoencoder
 
-test: setup  ## all tests but the slow ones
-	$(VENV)/bin/python -m pytest -m "not slow"
+test: setup  ## all tests but the slow ones and those that need Docker
+	$(VENV)/bin/python -m pytest -m "not slow and not docker"
 
 test-slow: setup  ## the tests that take minutes, on data fetched by package name
 	$(VENV)/bin/python -m pytest -m slow

@@ -249,21 +249,28 @@ def runs(root: Root = Path("runs"), as_json: AsJson = False) -> None:
         return
     from rich.table import Table
 
-    table = Table(box=None, header_style="dim")
-    for name in ("run", "status", "started", "time", "with"):
+    console = _console()
+    if not console.is_terminal:
+        console.width = 200  # nobody's screen is narrow: nothing is to be cut
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    # On a narrow screen the name of a run, with which it is called, is not cut.
+    names = max((len(summary.run) for summary in summaries), default=0)
+    table.add_column("run", no_wrap=True, min_width=names)
+    table.add_column("status", no_wrap=True, min_width=len("interrupted"))
+    table.add_column("started", no_wrap=True)
+    table.add_column("time", no_wrap=True, min_width=len("9999.9 s"))
+    for name in ("with", "steps"):
         table.add_column(name, no_wrap=True)
-    table.add_column("steps")
     for summary in summaries:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.tasks.items()))
         table.add_row(
             summary.run,
             summary.status,
-            summary.started.partition(".")[0].replace("T", " "),
+            summary.started[: len("2026-01-01T00:00")].replace("T", " "),
             f"{summary.seconds:.1f} s" if summary.seconds else "",
             summary.launcher,
             counts,
         )
-    console = _console()
     console.print(table if summaries else f"No runs in {root}.", highlight=False)
 
 

@@ -149,6 +149,9 @@ class Containers:
                 raise
         return _Container(container, job)
 
+    def hurry(self) -> None:
+        """See `Launcher`."""
+
     def close(self) -> None:
         """See `Launcher`."""
         with contextlib.suppress(docker.errors.DockerException, requests.RequestException):

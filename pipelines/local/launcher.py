@@ -89,7 +89,7 @@ class Launcher(Protocol):
         """
 
     def expect(self, commands: Sequence[tuple[str, ...]]) -> None:
-        """Is told what will probably be started in the near future."""
+        """Is told, again and again, what is probably still to be started."""
 
     def identity(self, image: str, command: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
         """What the result depends on besides the inputs: `label` and digests of code or image."""
@@ -101,6 +101,9 @@ class Launcher(Protocol):
             OSError: it could not be started; says why.
             UserError: it could not be started, and the caller can mend it.
         """
+
+    def hurry(self) -> None:
+        """Gives up what is being prepared for a start: the run is about to end."""
 
     def close(self) -> None:
         """Ends all that it has started."""

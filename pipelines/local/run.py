@@ -192,6 +192,13 @@ def _hold_and_run(
         return record
 
 
+def _prepare_report() -> None:
+    """Gets ready what the report needs, while the first tasks are at work."""
+    from pipelines.local.report import template
+
+    template()
+
+
 def _attach_report(record: RunRecord) -> None:
     """Writes the run's report and notes it as an artifact of the run."""
     from pipelines.local.report import write_report
@@ -246,6 +253,7 @@ class _Run:
         self.failed_fast = False
         self.began = time.monotonic()
         self.budget = options.memory or resources.machine_memory()
+        self.expected = {path: c.command for path, c in graph.containers()}
         self.pool = concurrent.futures.ThreadPoolExecutor(options.jobs)
 
     def to_its_end(
@@ -256,8 +264,9 @@ class _Run:
         self.record.write()
         try:
             self.launcher.begin(self.folder.parent, self.record.run, lock)
-            self.launcher.expect([c.command for _, c in self.graph.containers()])
+            self.launcher.expect(list(self.expected.values()))
             self.plan.begin(values, {name: [a] for name, a in artifacts.items()})
+            threading.Thread(target=_prepare_report, daemon=True).start()
             while not self.plan.ended:
                 self._dispatch()
                 self.display.show(self.record)
@@ -362,6 +371,8 @@ class _Run:
             return
         node, outcome = event
         self.active.pop(node.path, None)
+        if self.expected.pop(node.path, None):
+            self.launcher.expect(list(self.expected.values()))
         failures = self.record.tasks[node.path].attempts
         if (
             outcome.status == "failed"
@@ -417,6 +428,7 @@ class _Run:
                 self.plan.settle(node, "cancelled", {}, {}, reason=reason)
 
     def _end_running(self, at_once: bool) -> None:
+        self.launcher.hurry()
         with self.lock:
             running = list(self.running.values())
         for each in running:

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -56,6 +58,8 @@ class Subprocesses:
         self._root = Path()
         self._run_lock = -1
         self._expected: list[tuple[str, ...]] = []
+        self._making = threading.Lock()
+        self._installing: _Child | None = None
 
     def check(self, graph: Graph) -> tuple[str, ...]:
         """See `Launcher`."""
@@ -113,6 +117,14 @@ class Subprocesses:
                 )
         return self._spawner().start({**message, "command": list(command)}, job.identity)
 
+    def hurry(self) -> None:
+        """See `Launcher`."""
+        warm, installing = self._warm, self._installing
+        if warm is not None:
+            warm.give_up()
+        if installing is not None:
+            installing.end(at_once=True)
+
     def close(self) -> None:
         """See `Launcher`."""
         with self._lock:
@@ -155,11 +167,43 @@ class Subprocesses:
         """
         key = of_value([sorted(packages), code.environment()])[:16]
         folder = self._root / ".cache" / "environments" / key
-        if not (folder / "complete").is_file():
-            with self._lock, open(log, "ab") as output:
-                if not (folder / "complete").is_file():
-                    _make_environment(folder, packages, output)
+        with self._making:
+            if not (folder / "complete").is_file():
+                self._make_environment(folder, packages, log)
         return folder / "bin"
+
+    def _make_environment(self, folder: Path, packages: Sequence[str], log: Path) -> None:
+        """A virtual environment that sees this one's packages and has others besides."""
+        shutil.rmtree(folder, ignore_errors=True)
+        python = str(folder / "bin" / "python")
+        self._do([sys.executable, "-m", "venv", str(folder)], packages, log)
+        own = [place for place in sys.path if place.endswith("site-packages")]
+        below = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+        text = "".join(f"import site; site.addsitedir({place!r})\n" for place in own)
+        write_text(folder / below / "beneath.pth", text)
+        self._do([python, "-m", "pip", "install", "--quiet", *packages], packages, log)
+        write_text(folder / "complete", "")
+
+    def _do(self, command: list[str], packages: Sequence[str], log: Path) -> None:
+        """Runs one command of an installation, as a task is run: it must not outlive the engine."""
+        name = f"install {command[-1]} {time.monotonic_ns()}"
+        message = {
+            "start": name,
+            "folder": str(log.parent),
+            "log": str(log),
+            "environment": {},
+            "command": command,
+        }
+        self._installing = self._spawner().start(message, name)
+        try:
+            code_ = self._installing.wait(None)
+        finally:
+            self._installing = None
+        if code_:
+            raise UserError(
+                f"The packages {', '.join(packages)} must be installable; pip could not, "
+                "see the log. Install them here, or run with --docker."
+            )
 
 
 class _Spawner:
@@ -201,6 +245,11 @@ class _Spawner:
         if child.error:
             raise OSError(child.error)
         return child
+
+    def give_up(self) -> None:
+        """Ends a spawner that still imports."""
+        if not self._warmth.is_set():
+            self._process.kill()
 
     def is_warm(self) -> bool:
         """Waits for the imports; False where they failed or are not safe to fork."""
@@ -323,27 +372,3 @@ def _installed(requirement: str) -> bool:
     if wanted.name == "kfp":
         return True  # whatever version is here can run what any version of 2 has compiled
     return wanted.url is None and wanted.specifier.contains(version, prereleases=True)
-
-
-def _make_environment(folder: Path, packages: Sequence[str], output: Any) -> None:
-    """A virtual environment that sees this one's packages and has others besides."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-    make = [sys.executable, "-m", "venv", str(folder)]
-    own = [p for p in sys.path if p.endswith("site-packages")]
-    below = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *packages]
-    for step in (make, install):
-        if step is install:
-            text = "".join(f"import site; site.addsitedir({place!r})\n" for place in own)
-            write_text(folder / below / "beneath.pth", text)
-        done = subprocess.run(
-            step, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False
-        )
-        if done.returncode:
-            raise UserError(
-                f"The packages {', '.join(packages)} must be installable; pip could not, "
-                "see the log. Install them here, or run with --docker."
-            )
-    write_text(folder / "complete", "")

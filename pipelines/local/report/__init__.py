@@ -4,6 +4,6 @@ words, tasks and artifacts (what is known) > head, timeline, findings, embedded 
 each) > page (all of them in the template `page.html`).
 """
 
-from pipelines.local.report.page import write_report
+from pipelines.local.report.page import template, write_report
 
-__all__ = ["write_report"]
+__all__ = ["template", "write_report"]

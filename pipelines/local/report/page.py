@@ -7,9 +7,11 @@ security policy, which embedded pages inherit, allows no address but data.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 from pipelines.local.history import status_of
 from pipelines.local.record import REPORT_FILE, RunRecord
@@ -38,8 +40,9 @@ for (const frame of document.querySelectorAll("iframe")) {
 """Gives an embedded page the height that it needs; without it, the page has a scroll bar."""
 
 
-def write_report(record: RunRecord) -> Path:
-    """Writes the page of a run into its folder, whole or not at all; returns the file."""
+@functools.cache
+def template() -> Any:
+    """The template of the page; made ready once, which takes longer than filling it in."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -54,10 +57,15 @@ def write_report(record: RunRecord) -> Path:
         "value": words.value_in_words,
         "number": words.number_in_words,
     }
+    return environment.get_template("page.html")
+
+
+def write_report(record: RunRecord) -> Path:
+    """Writes the page of a run into its folder, whole or not at all; returns the file."""
     tasks = Tasks(record)
     found = Artifacts(record)
     views = table.task_views(tasks)
-    page = environment.get_template("page.html").render(
+    page = template().render(
         run=record,
         symbols=words.SYMBOLS,
         title=status_of(record),
