@@ -447,7 +447,7 @@ def _pipeline_and_values(
     from pipelines.local.graph import parse_graph
     from trainer.config import parse_settings
 
-    is_file = pipeline.endswith((".yaml", ".yml"))
+    is_file = pipeline.endswith((".yaml", ".yml", ".json")) or Path(pipeline).is_file()
     changes = parse_settings(settings or [])
     if is_file:
         text = _read(pipeline)

@@ -38,6 +38,7 @@ WORK = ("container", "importer")
 """The kinds of tasks that do something; graphs and loops only hold others."""
 
 _SUMMARY_SECONDS = 1.0
+_KEEP_UP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,12 @@ class RunRecord:
     def change(self, path: str, **changes: Any) -> None:
         """Notes what has changed of a task."""
         self.set_task(path, dataclasses.replace(self.tasks[path], **changes))
+
+    def keep_up(self, seconds: float) -> None:
+        """Notes how long it has been at work, now and then on disk too."""
+        self.seconds = round(seconds, 3)
+        if time.monotonic() - self._summarised > _KEEP_UP_SECONDS:
+            self.write()
 
     def write(self) -> None:
         """Writes `run.json`, with the tasks in short; it is whole at any moment."""

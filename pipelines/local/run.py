@@ -271,6 +271,8 @@ class _Run:
                 self._dispatch()
                 self.display.show(self.record)
                 self._take_event()
+                with self.lock:
+                    self.record.keep_up(before + time.monotonic() - self.began)
             status, code = self._verdict()
         except BaseException:
             self.record.status, self.record.exit_code = "failed", 1
