@@ -40,10 +40,6 @@ class Resources:
     accelerator: str = ""
     accelerators: str = ""
 
-    def asks(self) -> bool:
-        """Whether it asks for anything."""
-        return self != Resources()
-
 
 def read_resources(spec: Mapping[str, Any], task: str) -> Resources:
     """The resources of a compiled container, in its older and its newer form.

@@ -76,8 +76,7 @@ def test_both_forms_of_a_compiled_container_are_read():
 
 
 def test_no_resources_are_none():
-    assert not read_resources({}, "t").asks()
-    assert read_resources({"resourceCpuLimit": "1"}, "t").asks()
+    assert read_resources({}, "t") == Resources()
 
 
 def test_a_quantity_that_is_filled_in_later_is_left_alone():

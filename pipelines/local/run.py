@@ -17,6 +17,7 @@ import queue
 import secrets
 import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -750,8 +751,9 @@ def _existing(texts: list[str]) -> Iterator[Path]:
 
 
 def _of_the_system(path: Path) -> bool:
-    """Programs, libraries and devices: a container has its own."""
-    return path.parts[1] in ("bin", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr")
+    """Programs, libraries, devices and scratch: a container has its own."""
+    folders = ("bin", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr")
+    return path == Path(tempfile.gettempdir()) or path.parts[1] in folders
 
 
 def _make_folder(root: Path, record: RunRecord, text: str) -> None:
