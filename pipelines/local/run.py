@@ -125,7 +125,8 @@ def run_pipeline(
         options=_as_json(options),
     )
     _make_folder(Path(root), record, text)
-    return _hold_and_run(graph, record, values, artifacts, display, options, launcher, {})
+    folder = Path(record.folder)
+    return _hold_and_run(graph, folder, record, values, artifacts, display, options, launcher)
 
 
 def resume_run(
@@ -158,20 +159,21 @@ def resume_run(
     launcher.check(graph)
     if record.status == "succeeded":
         raise UserError(f"A run to resume must have something left to do; {record.run} succeeded.")
-    return _hold_and_run(graph, None, values, artifacts, display, options, launcher, record)
+    folder = Path(record.folder)
+    return _hold_and_run(graph, folder, None, values, artifacts, display, options, launcher)
 
 
 def _hold_and_run(
     graph: Graph,
+    folder: Path,
     record: RunRecord | None,
     values: Mapping[str, Any],
     artifacts: Mapping[str, Any],
     display: Display,
     options: Options,
     launcher: Launcher,
-    earlier: RunRecord | Mapping[str, Any],
 ) -> RunRecord:
-    folder = Path(record.folder if record else earlier.folder)  # type: ignore[union-attr]
+    """Runs a new run, or with no record the one in the folder, with nobody else at it."""
     with _signals() as received, hold(folder) as lock:
         previous: Mapping[str, TaskRecord] = {}
         if record is None:
@@ -310,7 +312,7 @@ class _Run:
         started = self.record.tasks[node.path].started
         if started:
             changes["seconds"] = _seconds_since(started)
-        elif node.status == "failed":
+        if node.status == "failed":
             changes["exit_code"] = node.code
         with self.lock:
             self.record.change(node.path, **changes)
@@ -376,7 +378,7 @@ class _Run:
         self.active.pop(node.path, None)
         if self.expected.pop(node.path, None):
             self.launcher.expect(list(self.expected.values()))
-        failures = self.record.tasks[node.path].attempts
+        failures = outcome.changes.get("attempts", self.record.tasks[node.path].attempts)
         if (
             outcome.status == "failed"
             and failures <= node.task.retry.attempts
@@ -499,10 +501,11 @@ class _Run:
         with self.lock:
             record = self.record.tasks[node.path]
         changes: dict[str, Any] = {"exit_code": code, "reason": reason, "ended": now()}
-        changes["attempts"] = max(record.attempts, 1)
+        if record.status != "running":  # it did not come so far as to be counted
+            changes["attempts"] = record.attempts + 1
         if record.started:
             changes["seconds"] = _seconds_since(record.started)
-        return _Outcome("failed", changes=changes)
+        return _Outcome("cancelled" if self.stopping(node) else "failed", changes=changes)
 
     def _attempt(self, node: Node) -> _Outcome:
         """Takes a result from where there is one, or has the work done."""
@@ -538,6 +541,7 @@ class _Run:
         if use:
             entry, problem = self.cache.find(name)
             if entry is not None:
+                folder.empty()
                 outputs = self.cache.take(entry, folder.outputs)
                 changes |= _timed(began)
                 changes |= {

@@ -388,6 +388,20 @@ def test_a_step_that_says_so_finds_what_its_last_attempt_left(run, compiled, con
         assert resume_run(record.folder, Watcher()).status == "failed"
 
 
+def test_what_fails_before_it_starts_is_not_tried_for_ever(run, compiled, container):
+    task = container("", "{{$.inputs.parameters['n']}}", inputs={"n": "write.n"})
+    write = "import sys; open(sys.argv[1], 'w').write('no number')"
+    file = "{{$.outputs.parameters['n'].output_file}}"
+    spec = yaml.safe_load(compiled(write=container(write, file, outputs=["n"]), a=task))
+    spec["components"]["comp-a"]["inputDefinitions"]["parameters"]["n"] = {
+        "parameterType": "NUMBER_INTEGER"
+    }
+    spec["root"]["dag"]["tasks"]["a"]["retryPolicy"] = {"maxRetryCount": 2}
+    record = run(yaml.safe_dump(spec))
+    assert (record.status, record.exit_code, record.tasks["a"].attempts) == ("failed", 2, 3)
+    assert "n must be of type NUMBER_INTEGER" in record.tasks["a"].reason
+
+
 def test_tasks_that_do_not_fit_together_run_one_after_another(tmp_path, compiled, container):
     spec = yaml.safe_load(compiled(**{f"t{i}": container("") for i in range(3)}))
     for executor in spec["deploymentSpec"]["executors"].values():

@@ -176,6 +176,9 @@ class Spawner:
             os.environ.update(message["environment"])
             os.environ[_TASK_VARIABLE] = message["start"]
             if "module" not in message:
+                # What Python ignores for itself, a shell and its like must not.
+                for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                    signal.signal(number, signal.SIG_DFL)
                 command = message["command"]
                 os.execvp(command[0], command)  # noqa: S606  that is what it is for
             os.close(errors)

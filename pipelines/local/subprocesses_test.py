@@ -58,6 +58,13 @@ def test_a_program_that_is_missing_is_an_error(launcher, tmp_path):
         launcher.start(job(tmp_path, "no-such-program"))
 
 
+def test_a_broken_pipe_ends_a_command_as_in_a_shell(launcher, tmp_path):
+    # With the signal ignored, as Python has it, `yes` would complain instead of being ended.
+    script = "yes 2>&3 3>&1 | head -n 1"
+    assert launcher.start(job(tmp_path, "sh", "-c", f"({script}) 3>&1")).wait(None) == 0
+    assert printed(tmp_path) == "y\n"
+
+
 def test_python_within_a_shell_is_this_one(launcher, tmp_path):
     script = "python -c 'import sys; print(sys.prefix)'; python3 -c 'import sys; print(sys.prefix)'"
     assert launcher.start(job(tmp_path, "sh", "-c", script)).wait(None) == 0
