@@ -328,8 +328,6 @@ def convert(value: Any, type_name: str, name: str) -> Any:
         UserError: the value is of another type.
     """
     wanted = _TYPES[type_name]
-    if wanted in (list, dict):
-        value = _whole_numbers(value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if wanted is int and isinstance(value, float) and value.is_integer():
@@ -646,7 +644,7 @@ def _loop(name: str, spec: Mapping[str, Any]) -> Loop | None:
                 raise UserError(f"The items of the loop {name} must be JSON; {error}.") from error
             if not isinstance(items, list):
                 raise UserError(f"The items of the loop {name} must be a JSON list; got {text}.")
-            return Loop(item, tuple(_whole_numbers(items)), False, limit)
+            return Loop(item, tuple(items), False, limit)
         case {"parameterIterator": {"itemInput": item, "items": {"inputParameter": source}}}:
             return Loop(item, source, False, limit)
         case {"artifactIterator": {"itemInput": item, "items": {"inputArtifact": source}}}:
@@ -680,7 +678,7 @@ def _parameters(definitions: Mapping[str, Any], owner: str) -> dict[str, Paramet
         result[name] = Parameter(
             type=kind,
             optional=bool(definition.get("isOptional")) or default is not None,
-            default=None if default is None else convert(default, kind, name),
+            default=None if default is None else convert(_whole_numbers(default), kind, name),
         )
     return result
 

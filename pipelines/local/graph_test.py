@@ -422,7 +422,7 @@ def test_parameters_of_a_run_are_checked_by_name(graph_of):
         ("True", "BOOLEAN", True),
         ("false", "BOOLEAN", False),
         ("[1]", "LIST", [1]),
-        ("[1.0, 1.5]", "LIST", [1, 1.5]),
+        ("[1.0, 1.5]", "LIST", [1.0, 1.5]),
         ('{"a": "1"}', "STRUCT", {"a": "1"}),
     ],
 )
@@ -463,7 +463,7 @@ def test_text_that_is_no_value_of_its_type_is_refused(text, kind):
         ("3", "NUMBER_INTEGER", 3),
         ("[1]", "LIST", [1]),
         (3, "NUMBER_DOUBLE", 3.0),
-        ({"a": 1.0}, "STRUCT", {"a": 1}),
+        ({"a": 1.0}, "STRUCT", {"a": 1.0}),
     ],
 )
 def test_what_comes_from_elsewhere_becomes_what_is_declared(value, kind, expected):
