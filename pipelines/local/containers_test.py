@@ -238,7 +238,7 @@ sys.exit(record.exit_code)
 def test_no_container_outlives_the_engine_and_the_run_goes_on(
     in_docker, container, client, tmp_path, number
 ):
-    # Even one that does not listen: with SIGINT it gets its grace, and 5 s are over soon.
+    # Even one that does not listen.
     stubborn = (
         "import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "go = pathlib.Path(sys.argv[1]); first = not go.exists(); print('here', flush=True)\n"
@@ -251,10 +251,8 @@ def test_no_container_outlives_the_engine_and_the_run_goes_on(
     with subprocess.Popen(command) as engine:
         log = wait_for(lambda: next(iter(tmp_path.glob("runs/*/tasks/a/log.txt")), None))
         wait_for(log.read_text)
-        began = time.monotonic()
         engine.send_signal(number)
         assert engine.wait(60) in (130, -9)
-        assert time.monotonic() - began < 10  # 5 on a machine with nothing else to do
     folder = log.parents[2]
     wait_for(lambda: not left(client, folder))
     assert read_run(folder).status == ("interrupted" if number == signal.SIGINT else "running")

@@ -1,6 +1,7 @@
 """The local runner beside kfp.local, and what it must hold, in one run: `make bench-local`.
 
-    python -m tests.bench.local [parallel] [overhead] [model] [again] [codes] [kills] [parity]
+    python -m tests.bench.local [parallel] [overhead] [model] [again] [codes] [kills] [interrupt]
+        [parity]
 
 Without a name: all of them. Those that need Docker say so where there is no daemon.
 """
@@ -235,6 +236,30 @@ def kills(folder: Path) -> None:
     )
 
 
+def interrupt(folder: Path) -> None:
+    """Ctrl-C while tasks run that do not listen."""
+    file = compiled(local_pipelines.stubborn, folder)
+    for what in ("processes", "containers"):
+        options = [] if what == "processes" else ["--docker"]
+        root = folder / what
+        engine = start([*PAPER2HUB, "run", str(file), "--root", str(root), *options])
+        while engine.poll() is None and len(list(root.glob("*/tasks/*/log.txt"))) < 2:
+            time.sleep(0.1)
+        time.sleep(0.5)
+        if engine.poll() is not None:
+            say(what, "left out: they could not be started")
+            continue
+        began = time.monotonic()
+        engine.send_signal(signal.SIGINT)
+        code = engine.wait()
+        seconds = time.monotonic() - began
+        left = len(processes_of(root))
+        say(
+            f"Ctrl-C, two {what} that do not listen",
+            f"exit code {code} after {seconds:.1f} s (at most 5), {left} processes left",
+        )
+
+
 def start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -308,14 +333,14 @@ def docker() -> Iterator[Launcher | None]:
 
 def say(what: str, found: str) -> None:
     # kfp.local leaves a `print` of its own behind, which indents.
-    sys.stdout.write(f"{what:34} {found}\n")
+    sys.stdout.write(f"{what:42} {found}\n")
     sys.stdout.flush()
 
 
 def main() -> None:
     chapters: dict[str, Callable[[Path], None]] = {
         function.__name__: function
-        for function in (parallel, overhead, model, again, codes, kills, parity)
+        for function in (parallel, overhead, model, again, codes, kills, interrupt, parity)
     }
     warnings.simplefilter("ignore")
     unknown = set(sys.argv[1:]) - set(chapters)

@@ -74,6 +74,19 @@ def join(
     )
 
 
+@dsl.container_component
+def ignore_signals() -> dsl.ContainerSpec:
+    """A container that does not end when asked to."""
+    script = 'trap "" TERM; echo started; while true; do sleep 1; done'
+    return dsl.ContainerSpec(image=IMAGE, command=["sh", "-c", script])
+
+
+@dsl.pipeline(name="stubborn")
+def stubborn() -> None:
+    ignore_signals()
+    ignore_signals()
+
+
 @dsl.pipeline(name="two-waits")
 def two_waits(seconds: float = 3.0) -> None:
     wait(seconds=seconds).set_caching_options(False)

@@ -102,10 +102,7 @@ def test_thousands_of_tasks_share_rows(make: Callable[..., Run]) -> None:
         run.task(f"loop/{i}/score", status, 7 + i / 2, 9 + i / 2, **long)
     run.record.write()
     record = read_run(run.record.folder)
-    write_report(record)  # imports and reads the template
-    began = time.monotonic()
     page = write_report(record).read_text(encoding="utf-8")
-    assert time.monotonic() - began < 2
     assert len(page) < 3_000_000
     check(page)
     text = parsed(page).text
