@@ -196,7 +196,7 @@ def _hold_and_run(
 
 
 def _prepare_report() -> None:
-    """Gets ready what the report needs, while the first tasks are at work."""
+    """Gets ready what the report needs, while tasks are at work."""
     from pipelines.local.report import template
 
     template()
@@ -254,6 +254,7 @@ class _Run:
         self.signals = 0
         self.signal = 0
         self.failed_fast = False
+        self.prepared = False
         self.began = time.monotonic()
         self.budget = options.memory or resources.machine_memory()
         self.expected = {path: c.command for path, c in graph.containers()}
@@ -269,7 +270,6 @@ class _Run:
             self.launcher.begin(self.folder.parent, self.record.run, lock)
             self.launcher.expect(list(self.expected.values()))
             self.plan.begin(values, {name: [a] for name, a in artifacts.items()})
-            threading.Thread(target=_prepare_report, daemon=True).start()
             while not self.plan.ended:
                 self._dispatch()
                 self.display.show(self.record)
@@ -359,7 +359,9 @@ class _Run:
         try:
             event = self.events.get(timeout=wait)
         except queue.Empty:
-            pass
+            if not self.prepared:  # now, and not while the first tasks are starting
+                self.prepared = True
+                threading.Thread(target=_prepare_report, daemon=True).start()
         else:
             while event is not None:
                 self._handle(event)

@@ -78,7 +78,9 @@ class Subprocesses:
 
     def begin(self, root: Path, run: str, lock: int) -> None:
         """See `Launcher`."""
+        self.close()
         self._root, self._run_lock = root, lock
+        self._cold = _Spawner((), lock)  # it starts while the engine looks into the cache
 
     def expect(self, commands: Sequence[tuple[str, ...]]) -> None:
         """See `Launcher`."""
@@ -136,10 +138,10 @@ class Subprocesses:
     def _spawner(self) -> _Spawner:
         with self._lock:
             if self._cold is None:
-                self._cold = _Spawner((), self._run_lock)
-                if self._warm is None and len(self._wanting()) >= _WARM_TASKS:
-                    # It imports while the first tasks, which do not need it, are at work.
-                    self._warm = _Spawner(WARM_MODULES, self._run_lock)
+                raise OSError("the run has ended")
+            if self._warm is None and len(self._wanting()) >= _WARM_TASKS:
+                # It imports while the first tasks, which do not need it, are at work.
+                self._warm = _Spawner(WARM_MODULES, self._run_lock)
             return self._cold
 
     def _wanting(self) -> list[tuple[str, ...]]:

@@ -138,6 +138,7 @@ def test_the_import_that_tasks_share_is_paid_once(launcher, tmp_path, monkeypatc
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shared"))
     monkeypatch.syspath_prepend(str(tmp_path / "shared"))
+    launcher.begin(tmp_path, "run", -1)  # again, in that environment
     command = ("python", "-m", "heavy_task")
     launcher.expect([command, command])
     for name, code in (("a", 0), ("b", 3)):
@@ -163,6 +164,7 @@ def test_what_is_not_safe_to_fork_is_started_afresh(launcher, tmp_path, monkeypa
     )
     monkeypatch.setenv("PYTHONPATH", str(package))
     monkeypatch.syspath_prepend(str(package))
+    launcher.begin(tmp_path, "run", -1)  # again, in that environment
     monkeypatch.setattr(subprocesses, "WARM_MODULES", ("threaded",))
     monkeypatch.setattr(subprocesses, "_needs_warm", lambda command: True)
     command = ("python", "-m", "uses_threads")
