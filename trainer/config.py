@@ -13,6 +13,9 @@ from trainer.errors import UserError
 
 C = TypeVar("C")
 
+COUNTS = ("epochs", "batch_size")
+"""Fields that every config has and the engine counts with."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetFacts:
@@ -47,6 +50,8 @@ def with_settings(config: C, settings: Mapping[str, Any]) -> C:
                 f"Settings must be among {', '.join(sorted(fields))}; got {key!r}.{hint}"
             )
         values[key] = _convert(key, value, types[key])
+        if key in COUNTS and values[key] < 1:
+            raise UserError(f"{key} must be at least 1; got {values[key]}.")
     try:
         return dataclasses.replace(config, **values)  # type: ignore[type-var]
     except ValueError as error:

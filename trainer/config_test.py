@@ -48,6 +48,7 @@ def test_what_json_gives_back_is_the_same_config() -> None:
         ({"epochs": "two"}, "epochs must be of type int; got 'two'"),
         ({"epochs": "2.5"}, "epochs must be of type int; got '2.5'"),
         ({"epochs": True}, "epochs must be of type int; got True"),
+        ({"epochs": "0"}, "epochs must be at least 1; got 0"),
         ({"flip": "perhaps"}, "flip must be of type bool; got 'perhaps'"),
         ({"variant": "huge"}, "variant must be one of small, large; got 'huge'"),
         ({"widths": "a,b"}, "widths must be of type"),
