@@ -188,11 +188,11 @@ def run(
     """Run a pipeline on this machine, each step as a process or a container of its own."""
     from pipelines.local.run import run_pipeline
 
-    text, values = _pipeline_and_values(pipeline, parameters, root, data, dataset, settings)
+    text, graph, values = _asked(pipeline, parameters, root, data, dataset, settings)
     options = _options(jobs, cache, timeout, fail_fast, memory, env_file)
     launcher = _launcher("docker" if in_docker else "subprocess", network, mounts, user)
     console = _console()
-    graph = _tell_unobserved(text, launcher, console)
+    _tell_unobserved(graph, launcher, console)
     with _display(console, root, graph.name) as display:
         record = run_pipeline(text, values, root, display, options, launcher)
     raise typer.Exit(_announce(record, console))
@@ -213,6 +213,7 @@ def resume(
     user: User = "",
 ) -> None:
     """Go on with a run that was interrupted, killed or failed; what is done is not done again."""
+    from pipelines.local.graph import parse_graph
     from pipelines.local.record import PIPELINE_FILE, find_run, read_run
     from pipelines.local.run import resume_run
 
@@ -232,7 +233,8 @@ def resume(
     options = dataclasses.replace(options, **kept)
     launcher = _launcher(before.launcher, network, mounts, user)
     console = _console()
-    _tell_unobserved(_read(str(folder / PIPELINE_FILE)), launcher, console)
+    graph = parse_graph(_read(str(folder / PIPELINE_FILE)))
+    _tell_unobserved(graph, launcher, console)
     with _display(console, folder.parent, before.pipeline) as display:
         record = resume_run(folder, display, options, launcher)
     raise typer.Exit(_announce(record, console))
@@ -331,14 +333,14 @@ def parity(
     from pipelines.local.parity import compare
     from pipelines.local.run import run_pipeline
 
-    text, values = _pipeline_and_values(pipeline, parameters, root, data, dataset, settings)
+    text, graph, values = _asked(pipeline, parameters, root, data, dataset, settings)
     # Nothing is taken from the cache: both have to do the work.
     options = _options(jobs, False, timeout, False, None, env_file)
     console = _console()
     records = []
     for name in ("subprocess", "docker"):
         launcher = _launcher(name, network, mounts, user)
-        graph = _tell_unobserved(text, launcher, console)
+        _tell_unobserved(graph, launcher, console)
         with _display(console, root, graph.name) as display:
             records.append(run_pipeline(text, values, root, display, options, launcher))
         _say(console, "Run", Path(records[-1].folder))
@@ -435,15 +437,15 @@ def _read(file: str) -> str:
         ) from error
 
 
-def _pipeline_and_values(
+def _asked(
     pipeline: str,
     parameters: list[str] | None,
     root: Path,
     data: Path | None,
     dataset: str | None,
     settings: list[str] | None,
-) -> tuple[str, dict[str, Any]]:
-    """The compiled text of what the user named, and the values of its parameters."""
+) -> tuple[str, Graph, dict[str, Any]]:
+    """The compiled text of what the user named, its graph, and the values of its parameters."""
     from pipelines.local.graph import parse_graph
     from trainer.config import parse_settings
 
@@ -467,7 +469,7 @@ def _pipeline_and_values(
     if dataset is not None or (data is not None and "dataset" in graph.parameters):
         # The pipeline's own dataset is not that of a folder given by hand.
         values["dataset"] = dataset or ""
-    return text, values
+    return text, graph, values
 
 
 def _parameters(graph: Graph, pairs: list[str]) -> dict[str, Any]:
@@ -565,15 +567,11 @@ def _launcher(name: str, network: str, mounts: list[str] | None, user: str) -> L
     return Containers(DockerOptions(user=user, network=network, mounts=tuple(pairs)))
 
 
-def _tell_unobserved(text: str, launcher: Launcher, console: Console) -> Graph:
+def _tell_unobserved(graph: Graph, launcher: Launcher, console: Console) -> None:
     """Names what the pipeline wishes and this machine does not do."""
-    from pipelines.local.graph import parse_graph
-
-    graph = parse_graph(text)
     wishes = sorted({*graph.unobserved, *launcher.check(graph)})
     if wishes:
         console.print(f"Not followed on this machine: {', '.join(wishes)}.", soft_wrap=True)
-    return graph
 
 
 def _display(console: Console, root: Path, pipeline: str) -> Any:

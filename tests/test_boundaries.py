@@ -49,10 +49,10 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
     "components/*/__main__.py": ("components.command",),
     "components/*/*": (
         *(*PLAIN, "trainer.data", "trainer.engine", "trainer.recipe"),
-        "trainer.reproducible",
+        *("trainer.model_card", "trainer.reproducible"),
     ),
     "components/*": PLAIN,
-    "pipelines/local/*": PLAIN,
+    "pipelines/local/*": (*PLAIN, "trainer.model_card"),
     "pipelines/*": (*PLAIN, "pipelines", "components.*.component", "components.images"),
 }
 

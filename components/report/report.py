@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,22 +12,18 @@ from typing import Any
 
 import jinja2
 import matplotlib
-from markdown_it import MarkdownIt
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from trainer.artifact import read_json, write_text
 from trainer.catalog import load_paper
 from trainer.data.manifest import QUARANTINE, read_manifest
+from trainer.model_card import as_html, without_front_matter
 
 LISTED_CLASSES = 30
 """Confusion matrices of more classes than this show the most frequent confusions instead (ours)."""
 
 LISTED_ITEMS = 20
 """Refused items, and confusions, that the page lists (ours)."""
-
-FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-"""What a model card says to a Hub rather than to a person."""
 
 LINE_STYLES = ("-", "--", ":", "-.")
 
@@ -168,13 +163,11 @@ def read_quarantine(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in islice(lines, LISTED_ITEMS)]
 
 
-def read_card(path: Path) -> Markup:
+def read_card(path: Path) -> Any:
     """A model card as HTML; HTML within it is shown as text, and a picture becomes a link."""
     if not path.is_file():
-        return Markup("")
-    text = FRONT_MATTER.sub("", path.read_text(encoding="utf-8"))
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    return Markup(reader.render(text))  # noqa: S704
+        return ""
+    return as_html(without_front_matter(path.read_text(encoding="utf-8")))
 
 
 def _data_uri(path: Path) -> str:

@@ -265,6 +265,8 @@ class _Run:
     ) -> RunRecord:
         """Runs all tasks that can be run."""
         before = self.record.seconds
+        status: RunStatus = "failed"  # unless it comes to a verdict
+        code = 1
         self.record.write()
         try:
             self.launcher.begin(self.folder.parent, self.record.run, lock)
@@ -277,10 +279,6 @@ class _Run:
                 with self.lock:
                     self.record.keep_up(before + time.monotonic() - self.began)
             status, code = self._verdict()
-        except BaseException:
-            self.record.status, self.record.exit_code = "failed", 1
-            self._end_running(at_once=True)
-            raise
         finally:
             self._end_running(at_once=True)
             self.pool.shutdown()
@@ -288,10 +286,7 @@ class _Run:
             self.cache.close()
             self.record.ended = now()
             self.record.seconds = round(before + time.monotonic() - self.began, 3)
-            with contextlib.suppress(UnboundLocalError):
-                self.record.status, self.record.exit_code = status, code
-            if self.record.status == "running":
-                self.record.status, self.record.exit_code = "failed", 1
+            self.record.status, self.record.exit_code = status, code
             with self.lock:
                 self.record.write()
         self.display.show(self.record)
@@ -666,9 +661,6 @@ class _Run:
             return "".join(placeholders.resolve_command([text], scope)) if text else ""
 
         cpu, memory, count = said(wishes.cpu), said(wishes.memory), said(wishes.accelerators)
-        missing = [name for name in container.secrets if name not in self.options.variables]
-        if missing:
-            raise UserError(f"{node.path} must be given {', '.join(missing)}; see --env-file.")
         inputs = scope.executor_input["inputs"]
         uris = [a["uri"] for each in inputs["artifacts"].values() for a in each["artifacts"]]
         named = [*placeholders.texts(dict(inputs["parameterValues"])), *uris, *command]

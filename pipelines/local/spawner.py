@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _TASK_VARIABLE = "PAPER2HUB_TASK"
-_FORKED_VARIABLE = "PAPER2HUB_FORKED"
+_FORKED_VARIABLE = "PAPER2HUB_FORKED"  # components.train reads it; nothing is imported here
 _HARMLESS_THREADS = ("jemalloc_bg_thd",)
 """Threads that start anew after a fork by themselves."""
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local import code, spawner
+from pipelines.local.cache import FOLDER
 from pipelines.local.digest import of_value
 from pipelines.local.graph import Graph
 from pipelines.local.launcher import NOT_KNOWN, Job, Running
@@ -113,11 +114,8 @@ class Subprocesses:
         if module and set(environment) <= _NO_MATTER and not packages:
             warm = self._warm_for(module)
             if warm is not None:
-                return warm.start(
-                    {**message, "module": module, "arguments": list(command[3:])},
-                    job.identity,
-                )
-        return self._spawner().start({**message, "command": list(command)}, job.identity)
+                return warm.start({**message, "module": module, "arguments": list(command[3:])})
+        return self._spawner().start({**message, "command": list(command)})
 
     def hurry(self) -> None:
         """See `Launcher`."""
@@ -139,22 +137,20 @@ class Subprocesses:
         with self._lock:
             if self._cold is None:
                 raise OSError("the run has ended")
-            if self._warm is None and len(self._wanting()) >= _WARM_TASKS:
-                # It imports while the first tasks, which do not need it, are at work.
-                self._warm = _Spawner(WARM_MODULES, self._run_lock)
+            self._warm_up()  # it imports while the first tasks, which do not need it, are at work
             return self._cold
 
-    def _wanting(self) -> list[tuple[str, ...]]:
-        """The expected commands that would import what is warm."""
-        return [command for command in self._expected if _needs_warm(command)]
+    def _warm_up(self) -> None:
+        """Starts the warm spawner where enough of what is expected would import what it has."""
+        if self._warm is None and sum(map(_needs_warm, self._expected)) >= _WARM_TASKS:
+            self._warm = _Spawner(WARM_MODULES, self._run_lock)
 
     def _warm_for(self, module: str) -> _Spawner | None:
         """The warm spawner, where the module profits from it and it can be had."""
         if not _needs_warm(("python", "-m", module)):
             return None
         with self._lock:
-            if self._warm is None and len(self._wanting()) >= _WARM_TASKS:
-                self._warm = _Spawner(WARM_MODULES, self._run_lock)
+            self._warm_up()
             warm = self._warm
         return warm if warm is not None and warm.is_warm() else None
 
@@ -168,7 +164,7 @@ class Subprocesses:
             UserError: the packages could not be installed.
         """
         key = of_value([sorted(packages), code.environment()])[:16]
-        folder = self._root / ".cache" / "environments" / key
+        folder = self._root / FOLDER / "environments" / key
         with self._making:
             if not (folder / "complete").is_file():
                 self._make_environment(folder, packages, log)
@@ -188,15 +184,14 @@ class Subprocesses:
 
     def _do(self, command: list[str], packages: Sequence[str], log: Path) -> None:
         """Runs one command of an installation, as a task is run: it must not outlive the engine."""
-        name = f"install {command[-1]} {time.monotonic_ns()}"
         message = {
-            "start": name,
+            "start": f"install {command[-1]} {time.monotonic_ns()}",
             "folder": str(log.parent),
             "log": str(log),
             "environment": {},
             "command": command,
         }
-        self._installing = self._spawner().start(message, name)
+        self._installing = self._spawner().start(message)
         try:
             code_ = self._installing.wait(None)
         finally:
@@ -237,7 +232,8 @@ class _Spawner:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def start(self, message: Mapping[str, Any], identity: str) -> _Child:
+    def start(self, message: Mapping[str, Any]) -> _Child:
+        identity = message["start"]
         child = _Child(self, identity)
         self._children[identity] = child
         if self._gone or not self.send(message):

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local.report.artifacts import Artifacts, is_file, place_of
+from trainer.model_card import as_html, without_front_matter
 
 # What the page leaves out, and says that it does, for its size (all ours).
 _MOST_PAGES, _PAGE_BYTES = 12, 16_000_000
 _MOST_PICTURES, _PICTURE_BYTES = 12, 5_000_000
 _TEXT_BYTES = 500_000
 
+_LEVELS = 2  # of headings, that the page has above what it embeds
 _PICTURES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
     b"GIF8": "image/gif",
 }
-_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
 def pages(found: Artifacts) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def texts(found: Artifacts) -> list[dict[str, Any]]:
     for path, name, artifact in found.of_type("system.Markdown"):
         text = _read_text(place_of(artifact))
         if text and len(shown) < _MOST_PAGES:
-            shown.append({**found.source(path, name, artifact), "content": _markdown(text)})
+            shown.append({**found.source(path, name, artifact), "content": as_html(text, _LEVELS)})
     return shown
 
 
@@ -65,7 +66,7 @@ def cards(found: Artifacts) -> list[dict[str, Any]]:
         if place is not None and is_file(place / "export.json") and len(shown) < _MOST_PAGES:
             text = _read_text(place / "README.md")
             if text:
-                content = _markdown(_FRONT_MATTER.sub("", text))
+                content = as_html(without_front_matter(text), _LEVELS)
                 shown.append({**found.source(path, name, artifact), "content": content})
     return shown
 
@@ -129,16 +130,3 @@ def _read_text(place: Path | None) -> str:
         return place.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _markdown(text: str) -> Any:
-    """Markdown as HTML: what it holds of HTML is shown as text, and a picture becomes a link."""
-    from markdown_it import MarkdownIt
-    from markupsafe import Markup
-
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    tokens = reader.parse(text)
-    for token in tokens:
-        if token.type in ("heading_open", "heading_close"):
-            token.tag = f"h{min(int(token.tag[1]) + 2, 6)}"  # below the headings of the page
-    return Markup(reader.renderer.render(tokens, reader.options, {}))  # noqa: S704
