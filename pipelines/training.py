@@ -85,8 +85,9 @@ def training_pipeline(
         target: one of `Target`.
 
     Returns:
-        A KFP pipeline with the parameters `data`, `dataset`, `settings`, `shards`,
-        `max_bad_fraction` and `unusual`.
+        A KFP pipeline with the parameters `data`, `dataset` and `settings`, those of
+        create_tfrecords (`shards`, `max_bad_fraction`, `unusual`, `check`, `duplicates`) and
+        `beam_options` of preprocess.
 
     Raises:
         UserError: there is no such target.
@@ -100,9 +101,12 @@ def training_pipeline(
         data: str = "",
         dataset: str = dataset,
         settings: dict[str, Any] = {},  # noqa: B006  KFP reads it as JSON and changes nothing
-        shards: int = 4,
+        shards: int = 0,
         max_bad_fraction: float = 0.01,
         unusual: str = "quarantine",
+        check: str = "decode",
+        duplicates: str = "quarantine",
+        beam_options: str = "--runner=FnApiRunner",
     ) -> None:
         records = create_tfrecords(
             data=data,
@@ -110,12 +114,17 @@ def training_pipeline(
             shards=shards,
             max_bad_fraction=max_bad_fraction,
             unusual=unusual,
+            check=check,
+            duplicates=duplicates,
         )
         examples = records.outputs["examples"]
-        transform = preprocess(model=model, examples=examples, settings=settings)
+        transform = preprocess(
+            model=model, examples=examples, settings=settings, beam_options=beam_options
+        )
         transformed_examples = transform.outputs["transformed_examples"]
         training = train(model=model, transformed_examples=transformed_examples, settings=settings)
-        training.set_env_variable(GOES_ON, "1")
+        for task in (records, transform, training):
+            task.set_env_variable(GOES_ON, "1")
         checkpoint = training.outputs["checkpoint"]
         scores = evaluate(
             model=model, transformed_examples=transformed_examples, checkpoint=checkpoint

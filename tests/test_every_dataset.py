@@ -13,6 +13,7 @@ from PIL import Image
 
 from components.create_tfrecords.create_tfrecords import create_tfrecords
 from trainer import catalog
+from trainer.data.check import check_example
 from trainer.data.examples import decode_example
 from trainer.data.manifest import QUARANTINE, read_manifest
 from trainer.data.records import read_records
@@ -22,7 +23,7 @@ NAMES = catalog.dataset_names()
 DIGEST_SCRIPT = """
 import sys
 from tests.test_every_dataset import digest
-print(digest(sys.argv[1]))
+print(digest(*sys.argv[1:]))
 """
 
 
@@ -41,9 +42,9 @@ def items(dataset):
             yield split, dataset.key(split, index), dataset.read(split, index)
 
 
-def digest(root):
+def digest(root, name):
     """SHA-256 of all there is to read."""
-    name, dataset = catalog.open_dataset(root)
+    _, dataset = catalog.open_dataset(root, name)
     facts = (name, tuple(dataset.class_names), dict(dataset.splits), dataset.evaluation_split)
     total = hashlib.sha256(repr(facts).encode())
     for item in items(dataset):
@@ -66,7 +67,11 @@ def stored(folder):
 
 def test_exactly_one_adapter_recognises_it(sample):
     name, root, _ = sample
-    assert [n for n in NAMES if catalog.dataset_module(n).recognises(root)] == [name]
+    # Where datasets read the very same files in different ways, one of them is the usual one.
+    found = catalog.open_dataset(root)[0]
+    assert catalog.dataset_module(found).INFO.layout == catalog.dataset_module(name).INFO.layout
+    fitting = [n for n in NAMES if catalog.dataset_module(n).recognises(root)]
+    assert all(n == found or catalog.dataset_module(n).INFO.general for n in fitting)
     assert not any(catalog.dataset_module(n).recognises(root / "absent") for n in NAMES)
 
 
@@ -89,7 +94,7 @@ def test_splits_are_as_written(sample):
 
 
 def test_examples_have_the_features_declared(sample):
-    _, dataset = catalog.open_dataset(sample[1])
+    _, dataset = catalog.open_dataset(sample[1], sample[0])
     assert dataset.features
     assert "key" not in dataset.features
     assert all(feature.description for feature in dataset.features.values())
@@ -98,37 +103,46 @@ def test_examples_have_the_features_declared(sample):
         for name, feature in dataset.features.items():
             if feature.shape:
                 assert example[name].dtype == np.dtype(feature.dtype.replace("bytes", "object"))
-                assert example[name].shape == feature.shape
+                sizes = zip(feature.shape, example[name].shape, strict=True)
+                assert all(size in (None, actual) for size, actual in sizes)
             else:
                 kind = {"bytes": bytes, "float32": float}.get(feature.dtype, int)
                 assert type(example[name]) is kind
-        if "image" in dataset.features:
-            with Image.open(io.BytesIO(example["image"])) as image:
-                image.load()
-                assert image.format in ("JPEG", "PNG")
-        if "label" in dataset.features:
-            assert 0 <= example["label"] < len(dataset.class_names)
+        _, changes = check_example(dataset.features, example, key, len(dataset.class_names))
+        assert changes == []
+
+
+def test_names_mean_the_same_everywhere(sample):
+    _, dataset = catalog.open_dataset(sample[1], sample[0])
+    features = dataset.features
+    for name, feature in features.items():
+        if name in ("image", "mask", "box", "label", "text"):
+            assert feature.content == name
+    assert [f.content for f in features.values()].count("image") <= 1
+    rows = [name for name, feature in features.items() if feature.ragged and name != "text"]
+    for split, key, example in items(dataset):  # what describes objects has a row for each
+        assert len({len(example[name]) for name in rows}) <= 1, (split, key)
 
 
 def test_every_class_is_in_every_split(sample):
-    _, dataset = catalog.open_dataset(sample[1])
+    _, dataset = catalog.open_dataset(sample[1], sample[0])
     assert len(set(dataset.class_names)) == len(dataset.class_names)
     seen = {split: set() for split in dataset.splits}
     for split, _, example in items(dataset):
-        seen[split].add(example.get("label"))
+        seen[split].update(np.ravel(example.get("label", [])).tolist())
     for labels in seen.values():
-        assert labels == (set(range(len(dataset.class_names))) or {None})
+        assert labels == set(range(len(dataset.class_names)))
 
 
 def test_keys_are_unique(sample):
-    _, dataset = catalog.open_dataset(sample[1])
+    _, dataset = catalog.open_dataset(sample[1], sample[0])
     keys = [key for _, key, _ in items(dataset)]
     assert len(set(keys)) == len(keys)
     assert all(keys)
 
 
 def test_no_example_stands_in_two_splits(sample):
-    _, dataset = catalog.open_dataset(sample[1])
+    _, dataset = catalog.open_dataset(sample[1], sample[0])
     splits = {}
     for split, _, example in items(dataset):
         content = tuple(value for name, value in sorted(example.items()) if name != "label")
@@ -137,16 +151,16 @@ def test_no_example_stands_in_two_splits(sample):
 
 
 def test_another_process_reads_the_same(sample):
-    command = [sys.executable, "-c", DIGEST_SCRIPT, str(sample[1])]
+    command = [sys.executable, "-c", DIGEST_SCRIPT, str(sample[1]), sample[0]]
     root = Path(__file__).parents[1]
     answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == digest(sample[1])
+    assert answer.stdout.strip() == digest(sample[1], sample[0])
 
 
 def test_it_goes_through_create_tfrecords_and_back(sample, tmp_path):
     name, root, counts = sample
-    create_tfrecords(str(tmp_path / "examples"), str(root))
-    _, dataset = catalog.open_dataset(root)
+    create_tfrecords(str(tmp_path / "examples"), str(root), name)
+    _, dataset = catalog.open_dataset(root, name)
     manifest = read_manifest(tmp_path / "examples")
     assert manifest.dataset == name
     assert manifest.class_names == tuple(dataset.class_names)

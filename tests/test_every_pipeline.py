@@ -50,9 +50,12 @@ def test_it_can_be_read_here_whatever_its_target(text, model):
     assert {name: values[name] for name in values if name != "dataset"} == {
         "data": "",
         "settings": {},
-        "shards": 4,
+        "shards": 0,
         "max_bad_fraction": 0.01,
         "unusual": "quarantine",
+        "check": "decode",
+        "duplicates": "quarantine",
+        "beam_options": "--runner=FnApiRunner",
     }
 
 

@@ -17,12 +17,12 @@ from trainer.paper import Paper
 
 def model_names() -> list[str]:
     """Names of all models, sorted."""
-    return _folders(models)
+    return _folders(models, "config")
 
 
 def dataset_names() -> list[str]:
     """Names of all dataset adapters, sorted."""
-    return _folders(data)
+    return _folders(data, "dataset")
 
 
 def model_part(model: str, part: str) -> ModuleType:
@@ -83,6 +83,7 @@ def open_dataset(root: str | Path, name: str = "") -> tuple[str, Dataset]:
     if name:
         return name, dataset_module(name).open_dataset(folder)
     fitting = [n for n in dataset_names() if dataset_module(n).recognises(folder)]
+    fitting = [n for n in fitting if not dataset_module(n).INFO.general] or fitting
     if len(fitting) != 1:
         layouts = "; ".join(f"{n}: {dataset_module(n).INFO.layout}" for n in dataset_names())
         found = f"fits {' and '.join(fitting)}" if fitting else "fits none"
@@ -93,8 +94,14 @@ def open_dataset(root: str | Path, name: str = "") -> tuple[str, Dataset]:
     return fitting[0], dataset_module(fitting[0]).open_dataset(folder)
 
 
-def _folders(package: ModuleType) -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.ispkg)
+def _folders(package: ModuleType, part: str) -> list[str]:
+    """The folders of a package that have the module that makes them what they are."""
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(package.__path__)
+        if module.ispkg
+        and any((Path(p) / module.name / f"{part}.py").is_file() for p in package.__path__)
+    )
 
 
 def _check(name: str, known: list[str], kind: str) -> None:

@@ -10,9 +10,12 @@ def create_tfrecords(
     examples: dsl.Output[dsl.Dataset],
     data: str = "",
     dataset: str = "",
-    shards: int = 4,
+    shards: int = 0,
     max_bad_fraction: float = 0.01,
     unusual: str = "quarantine",
+    check: str = "decode",
+    duplicates: str = "quarantine",
+    workers: int = 0,
 ) -> dsl.ContainerSpec:
     """Writes a dataset as sharded TFRecords with a manifest, and sets aside what is broken."""
     return dsl.ContainerSpec(
@@ -25,6 +28,9 @@ def create_tfrecords(
             f"--shards={shards}",
             f"--max_bad_fraction={max_bad_fraction}",
             f"--unusual={unusual}",
+            f"--check={check}",
+            f"--duplicates={duplicates}",
+            f"--workers={workers}",
             "--executor_input",
             "{{$}}",
         ],

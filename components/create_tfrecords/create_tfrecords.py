@@ -2,101 +2,143 @@
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import dataclasses
-import functools
 import hashlib
-import itertools
+import importlib.metadata
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
+import components.create_tfrecords
+import trainer.data
+from components.create_tfrecords.shard import (
+    NOTES,
+    Duplicates,
+    Job,
+    Note,
+    Work,
+    all_features,
+    read_digests,
+    read_note,
+)
+from components.create_tfrecords.workers import usable_processors, write_shards
 from trainer import catalog
-from trainer.artifact import whole_folder, write_text
-from trainer.data.examples import encode_example
-from trainer.data.images import Unusual, check_image
-from trainer.data.manifest import QUARANTINE, Manifest, Shard, Split, write_manifest
-from trainer.data.records import RecordWriter
-from trainer.dataset import Dataset, Feature
-from trainer.errors import BadItem, UserError
+from trainer.artifact import resumable_folder, write_text
+from trainer.data.images import Unusual
+from trainer.data.manifest import CHANGES, QUARANTINE, Check, Manifest, Split, write_manifest
+from trainer.dataset import Dataset
+from trainer.errors import UserError
 from trainer.progress import Progress
 
-_KEY = Feature("bytes", description="name of the item in its dataset, unique, in UTF-8")
-_NAMED = 10  # bad items that an error names
-_CHUNK = 16  # items that a thread takes at once, so that small ones are not all switching
+SHARD_BYTES = 2**27
+"""Size that shards have about, 128 MiB: TensorFlow's guide to input pipelines advises files of
+100 MB and more."""
 
-T = TypeVar("T")
-R = TypeVar("R")
+FEWEST_SHARDS = 4
+"""Shards of a split of a small dataset (ours): enough for four workers or readers at once."""
+
+MOST_SHARDS = 4096
+"""Shards of a split of a huge dataset (ours): more files only slow down listing them."""
+
+FEW_ITEMS = 2_000
+"""Up to so many items, starting workers takes longer than they save (ours)."""
+
+_NAMED = 10  # bad items, or classes, that a message names
 
 
 def create_tfrecords(
     examples: str,
     data: str = "",
     dataset: str = "",
-    shards: int = 4,
+    shards: int = 0,
     max_bad_fraction: float = 0.01,
     unusual: str = "quarantine",
+    check: str = "decode",
+    duplicates: str = "quarantine",
+    workers: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """Turns a dataset as it lies on disk into TFRecord shards, each item checked.
 
-    Every image is decoded in full. What cannot be used is left out and listed with its reason in
-    quarantine.jsonl. Every example gets a `key` that names its item. The same data give the same
-    bytes. The examples of each split are stored in a fixed random order: folders are sorted by
-    class, and the buffer that shuffles them in training is much smaller than a class.
+    Images are stored as they came, unless their EXIF orientation asks viewers to turn them. What
+    cannot be used is left out and listed with its reason in quarantine.jsonl; what is not stored as
+    it came is listed in changes.jsonl. Every example gets a `key` that names its item. The same
+    data give the same bytes, whatever the number of workers. The examples of each split are stored
+    in a fixed random order: folders are sorted by class, and the buffer that shuffles them in
+    training is much smaller than a class.
+
+    Cut short and run again, the step goes on from the shards that are finished, if the data and the
+    other arguments are as they were (`max_bad_fraction` and `workers` may change).
 
     Args:
         examples: Folder to write; it appears when it is whole and replaces what stood there.
         data: Folder of the dataset; empty for a dataset that comes with an installed package.
         dataset: Name of the dataset; empty to tell it from the layout of the folder.
-        shards: Number of files per split; never more than the split has items.
+        shards: Number of files per split, never more than the split has items; 0 for files of about
+            128 MiB, four at least.
         max_bad_fraction: Largest part of all items that may be bad, from 0 to 1.
         unusual: What becomes of CMYK, 16-bit and animated images, of formats other than JPEG and
             PNG, and of names that end in the wrong format: "quarantine", or "convert" to PNG.
+        check: How images are checked: "decode" for every pixel, or "header", many times as fast,
+            for headers, sizes and ends alone.
+        duplicates: What becomes of an image that is in two splits: "quarantine" keeps it where
+            numbers are measured and takes it out of the other split; "keep" leaves both.
+        workers: Number of processes; 0 for as many as there are processors, or one where there is
+            little to do.
 
     Returns:
         What is worth knowing about the artifact: dataset, number of examples of each split, number
-        of items quarantined, source_digest.
+        of items quarantined and changed, source_digest.
 
     Raises:
         UserError: an argument does not fit, the dataset cannot be opened, more items are bad than
             allowed, or a split is left without an example.
+        TryAgain: workers keep dying.
     """
-    if shards < 1:
-        raise UserError(f"shards must be at least 1; got {shards}.")
-    if not 0 <= max_bad_fraction <= 1:
-        raise UserError(f"max_bad_fraction must be between 0 and 1; got {max_bad_fraction}.")
-    if unusual not in get_args(Unusual):
-        raise UserError(f"unusual must be one of {', '.join(get_args(Unusual))}; got {unusual!r}.")
-    name, source = _open(data, dataset)
+    _check_arguments(shards, max_bad_fraction, unusual, check, duplicates, workers)
+    name, root, source = _open(data, dataset)
     total = sum(source.splits.values())
-    features = {"key": _KEY, **source.features}
+    listing = _Listing(root, Path(examples))
+    jobs = {split: _jobs(source, split, shards, listing.bytes) for split in source.splits}
+    plan = {
+        "data": {"dataset": name, "root": str(root), "listing": listing.digest},
+        "arguments": {"unusual": unusual, "check": check, "duplicates": duplicates},
+        "shards": {split: len(of_split) for split, of_split in jobs.items()},
+        "code": _code(),
+    }
     progress = Progress(total, "examples")
-    digest = hashlib.sha256()
-    splits: dict[str, Split] = {}
-    refused: list[_Refused] = []
-    with whole_folder(examples) as folder:
-        for split, items in source.splits.items():
-            order = np.random.Generator(np.random.PCG64(0)).permutation(items).tolist()
-            encode = functools.partial(_encode, source, features, cast(Unusual, unusual), split)
-            outcomes = _watch(_parallel(encode, order), digest, progress)
-            written, bad = _write_split(folder, split, order, outcomes, shards)
-            splits[split] = Split(tuple(written), len(bad))
-            refused += bad
-        _check_bad(refused, total, max_bad_fraction)
-        for split, content in splits.items():
-            if not content.records:
-                raise UserError(
-                    f"Every split must have an example that can be used; {split} has none of "
-                    f"{source.splits[split]:,} items. {_name(refused, split)}"
-                )
-        lines = [json.dumps(dataclasses.asdict(item), ensure_ascii=False) for item in refused]
-        write_text(folder / QUARANTINE, "".join(f"{line}\n" for line in lines))
+    count = workers or (usable_processors() if total > FEW_ITEMS else 1)
+    with resumable_folder(examples, plan) as folder:
+        seen: dict[str, np.ndarray[Any, Any]] = {}
+        for split in _order_of_splits(source):
+            work = Work(
+                str(folder), str(root), name, cast(Unusual, unusual), cast(Check, check), seen
+            )
+            remaining = []
+            for job in jobs[split]:
+                note = read_note(folder, job)
+                if note is None:
+                    remaining.append(job)
+                else:
+                    progress.advance(note.shard.records + len(note.refused))
+            write_shards(source, work, remaining, count, progress.advance)
+            if duplicates == "quarantine":
+                seen = {**seen, split: _image_digests(folder, jobs[split])}
+        notes = {split: [_finished(folder, job) for job in jobs[split]] for split in source.splits}
+        _check_bad(notes, source, total, max_bad_fraction)
+        digest = hashlib.sha256()
+        for split in source.splits:
+            for job in jobs[split]:
+                digest.update(read_digests(folder, job)["record"].tobytes())
+        _write_lines(folder / QUARANTINE, notes, "refused")
+        _write_lines(folder / CHANGES, notes, "changed")
         info = catalog.dataset_module(name).INFO
         manifest = Manifest(
             dataset=name,
@@ -106,111 +148,168 @@ def create_tfrecords(
             source_digest=digest.hexdigest(),
             class_names=tuple(source.class_names),
             evaluation_split=source.evaluation_split,
-            features=features,
-            splits=splits,
+            features=all_features(source),
+            splits={split: _summed(of_split) for split, of_split in notes.items()},
+            check=cast(Check, check),
+            notes=tuple(_absent_classes(source, notes)),
         )
         write_manifest(folder, manifest)
+        shutil.rmtree(folder / NOTES, ignore_errors=True)
+    splits = manifest.splits
     return {
         "examples": {
             "dataset": name,
             **{split: content.records for split, content in splits.items()},
-            "quarantined": len(refused),
+            "quarantined": sum(content.quarantined for content in splits.values()),
+            "changed": sum(content.changed for content in splits.values()),
             "source_digest": manifest.source_digest,
         }
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Refused:
-    """One line of quarantine.jsonl."""
-
-    split: str
-    key: str
-    reason: str
-    expected: str
-
-
-def _open(data: str, dataset: str) -> tuple[str, Dataset]:
-    if data:
-        return catalog.open_dataset(data, dataset)
-    if not dataset:
-        raise UserError("data must be the dataset's folder; got none, and no dataset either.")
-    default_root = getattr(catalog.dataset_module(dataset), "default_root", None)
-    if default_root is None:
-        raise UserError(
-            f"data must be the folder of {dataset}, which does not come with a package; got none."
-        )
-    return catalog.open_dataset(default_root(), dataset)
+def _check_arguments(
+    shards: int, max_bad_fraction: float, unusual: str, check: str, duplicates: str, workers: int
+) -> None:
+    if shards < 0:
+        raise UserError(f"shards must be at least 1, or 0 to choose; got {shards}.")
+    if workers < 0:
+        raise UserError(f"workers must be at least 1, or 0 to choose; got {workers}.")
+    if not 0 <= max_bad_fraction <= 1:
+        raise UserError(f"max_bad_fraction must be between 0 and 1; got {max_bad_fraction}.")
+    for name, value, kind in (
+        ("unusual", unusual, Unusual),
+        ("check", check, Check),
+        ("duplicates", duplicates, Duplicates),
+    ):
+        if value not in get_args(kind):
+            raise UserError(f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}.")
 
 
-def _encode(
-    source: Dataset, features: Mapping[str, Feature], unusual: Unusual, split: str, index: int
-) -> bytes | _Refused:
-    """One item as a record, or why not."""
-    key = source.key(split, index)
-    try:
-        example = dict(source.read(split, index))
-        if "image" in features and features["image"].dtype == "bytes":
-            example["image"] = check_image(example["image"], key, unusual)
-    except BadItem as error:
-        return _Refused(split, key, error.reason, error.expected)
-    except OSError as error:
-        reason = f"it cannot be read ({error.strerror or error})"
-        return _Refused(split, key, reason, "a readable file")
-    return encode_example(features, {"key": key.encode(), **example})
+def _open(data: str, dataset: str) -> tuple[str, Path, Dataset]:
+    """Name of the adapter, folder of the data, and the open dataset."""
+    root: str | Path = data
+    if not data:
+        if not dataset:
+            raise UserError("data must be the dataset's folder; got none, and no dataset either.")
+        default_root = getattr(catalog.dataset_module(dataset), "default_root", None)
+        if default_root is None:
+            raise UserError(
+                f"data must be the folder of {dataset}, which does not come with a package; got "
+                "none."
+            )
+        root = default_root()
+    name, source = catalog.open_dataset(root, dataset)
+    return name, Path(root).resolve(), source
 
 
-def _watch(
-    outcomes: Iterator[bytes | _Refused], digest: hashlib._Hash, progress: Progress
-) -> Iterator[bytes | _Refused]:
-    """The same outcomes; each record goes into the digest and each item into the progress."""
-    for outcome in outcomes:
-        if isinstance(outcome, bytes):  # it holds the key and the content
-            digest.update(hashlib.sha256(outcome).digest())
-        progress.advance()
-        yield outcome
+class _Listing:
+    """The files below a folder: how large they are together, and whether they have changed.
+
+    Attributes:
+        bytes: size of all files.
+        digest: SHA-256 of names, sizes and times of change, in hexadecimal.
+    """
+
+    def __init__(self, root: Path, target: Path):
+        # What this run writes may lie within the data's folder, and is no data.
+        place = target.resolve()
+        own = {place, *(place.with_name(f".{place.name}.{end}") for end in ("unfinished", "lock"))}
+        self._own = {str(path) for path in own}
+        self._total = hashlib.sha256()
+        self.bytes = 0
+        self._add(str(root))
+        self.digest = self._total.hexdigest()
+
+    def _add(self, folder: str) -> None:
+        folders = []
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.path in self._own:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                    continue
+                with contextlib.suppress(OSError):  # a link to nowhere; reading the item will tell
+                    status = entry.stat()
+                    size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+                    self.bytes += size
+                    line = f"{entry.path}\0{size}\0{status.st_mtime_ns}\0"
+                    self._total.update(line.encode("utf-8", "surrogateescape"))
+        for path in folders:
+            # A folder that may not be read is the adapter's to complain of, if it wants it.
+            with contextlib.suppress(PermissionError):
+                self._add(path)
 
 
-def _write_split(
-    folder: Path,
-    split: str,
-    order: list[int],
-    outcomes: Iterator[bytes | _Refused],
-    shards: int,
-) -> tuple[list[Shard], list[_Refused]]:
-    """Writes the shards of one split; the refused items come back in the order of the dataset."""
-    files = min(shards, len(order))
-    written = []
-    refused: dict[int, _Refused] = {}
-    for number in range(files):
-        file_name = f"{split}-{number:05d}-of-{files:05d}.tfrecord"
-        begin, end = (len(order) * n // files for n in (number, number + 1))
-        with RecordWriter(folder / file_name) as writer:
-            for index, outcome in zip(order[begin:end], outcomes, strict=False):
-                if isinstance(outcome, bytes):
-                    writer.write(outcome)
-                else:
-                    refused[index] = outcome
-        written.append(writer.shard(file_name))
-    return written, [refused[index] for index in sorted(refused)]
+def _jobs(source: Dataset, split: str, shards: int, data_bytes: int) -> list[Job]:
+    items = source.splits[split]
+    if not shards:
+        part = data_bytes * items // max(sum(source.splits.values()), 1)
+        shards = min(max(-(-part // SHARD_BYTES), FEWEST_SHARDS), MOST_SHARDS)
+    count = min(shards, items)
+    return [Job(split, number, count) for number in range(count)]
 
 
-def _parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The results in order, computed on threads: image decoders free the interpreter's lock."""
-    workers = os.cpu_count() or 1
-    remaining = iter(items)
-    chunks = iter(lambda: list(itertools.islice(remaining, _CHUNK)), [])
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: collections.deque[Future[list[R]]] = collections.deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(lambda part: [function(item) for item in part], chunk))
-            if len(waiting) > 2 * workers:  # enough to keep them busy, little to hold in memory
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+def _code() -> str:
+    """SHA-256 of what decides the bytes: our own sources, and versions of what they build on."""
+    total = hashlib.sha256()
+    for package in (components.create_tfrecords, trainer.data):
+        for file in sorted(Path(package.__path__[0]).rglob("*.py")):
+            total.update(file.read_bytes())
+    for distribution in ("numpy", "pillow", "simplejpeg", "xxhash"):
+        total.update(importlib.metadata.version(distribution).encode())
+    return total.hexdigest()
 
 
-def _check_bad(refused: list[_Refused], total: int, max_bad_fraction: float) -> None:
+def _order_of_splits(source: Dataset) -> list[str]:
+    """The splits, those first whose images must not be in the others: evaluation, ..., train."""
+    first = source.evaluation_split
+    others = [split for split in source.splits if split not in (first, "train")]
+    return [first, *others, *(["train"] if "train" in source.splits else [])]
+
+
+def _image_digests(folder: Path, jobs: Sequence[Job]) -> np.ndarray[Any, Any]:
+    """The digests of all images of a split, sorted; empty where examples have none."""
+    found = [read_digests(folder, job)["image"] for job in jobs]
+    digests = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
+    there: np.ndarray[Any, Any] = digests[digests != 0]
+    return there
+
+
+def _finished(folder: Path, job: Job) -> Note:
+    note = read_note(folder, job)
+    if note is None:
+        raise RuntimeError(f"{job.file} must have been written; there is no note of it.")
+    return note
+
+
+def _summed(notes: Sequence[Note]) -> Split:
+    return Split(
+        shards=tuple(note.shard for note in notes),
+        quarantined=sum(len(note.refused) for note in notes),
+        changed=sum(len({item.index for item in note.changed}) for note in notes),
+    )
+
+
+def _in_order(notes: Mapping[str, Sequence[Note]], kind: str) -> Iterator[dict[str, Any]]:
+    """What the notes say of items of one kind, in the order of the dataset."""
+    for split, of_split in notes.items():
+        items = [item for note in of_split for item in getattr(note, kind)]
+        for item in sorted(items, key=lambda item: item.index):
+            values = dataclasses.asdict(item)
+            del values["index"]
+            yield {"split": split, **values}
+
+
+def _write_lines(path: Path, notes: Mapping[str, Sequence[Note]], kind: str) -> None:
+    lines = (json.dumps(item, ensure_ascii=False) for item in _in_order(notes, kind))
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _check_bad(
+    notes: Mapping[str, Sequence[Note]], source: Dataset, total: int, max_bad_fraction: float
+) -> None:
+    refused = list(_in_order(notes, "refused"))
     if len(refused) > max_bad_fraction * total:
         enough = math.ceil(1000 * len(refused) / total) / 1000
         raise UserError(
@@ -218,12 +317,31 @@ def _check_bad(refused: list[_Refused], total: int, max_bad_fraction: float) -> 
             f"{total:,} are. {_name(refused)} Mend or remove them, or set "
             f"max_bad_fraction={enough:g}."
         )
+    for split, of_split in notes.items():
+        if not any(note.shard.records for note in of_split):
+            of_this = [item for item in refused if item["split"] == split]
+            raise UserError(
+                f"Every split must have an example that can be used; {split} has none of "
+                f"{source.splits[split]:,} items. {_name(of_this)}"
+            )
 
 
-def _name(refused: list[_Refused], split: str = "") -> str:
-    """The first few bad items (of one split) in a sentence."""
-    chosen = [item for item in refused if split in ("", item.split)][:_NAMED]
-    if not chosen:
+def _name(refused: Sequence[Mapping[str, Any]]) -> str:
+    """The first few bad items in a sentence."""
+    if not refused:
         return "It is empty."
-    named = "; ".join(f"{item.key}: {item.reason}" for item in chosen)
+    chosen = refused[:_NAMED]
+    named = "; ".join(f"{item['key']}: {item['reason']}" for item in chosen)
     return f"The first {len(chosen)}: {named}."
+
+
+def _absent_classes(source: Dataset, notes: Mapping[str, Sequence[Note]]) -> Iterator[str]:
+    """A sentence for each split that lacks some classes."""
+    if not any(feature.content == "label" for feature in source.features.values()):
+        return
+    for split, of_split in notes.items():
+        present = {label for note in of_split for label in note.labels}
+        absent = [n for label, n in enumerate(source.class_names) if label not in present]
+        if absent:
+            named = ", ".join(absent[:_NAMED]) + (", …" if len(absent) > _NAMED else "")
+            yield f"{len(absent)} of {len(source.class_names)} classes are not in {split}: {named}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from collections.abc import Mapping
@@ -10,20 +11,37 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
+from trainer.data.records import gathered
 from trainer.dataset import Feature
 
+_SINGLE_BYTES = tuple(bytes([value]) for value in range(0x80))
 _NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "int64": np.dtype("<i8"),
     "float32": np.dtype("<f4"),
     "uint8": np.dtype("u1"),
 }
+_RANGES = {"int64": (-(2**63), 2**63 - 1), "uint8": (0, 2**8 - 1)}
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+# Of tf.train.Example's wire format (tensorflow/core/example): field number and wire type 2, a
+# length and as many bytes.
+_FEATURES_TAG = b"\x0a"  # Example.features = 1
+_ENTRY_TAG = b"\x0a"  # Features.feature = 1, a map
+_KEY_TAG, _VALUE_TAG = b"\x0a", b"\x12"  # its key = 1 and value = 2
+_BYTES_LIST_TAG = b"\x0a"  # Feature.bytes_list = 1
+_ELEMENT_TAG = b"\x0a"  # BytesList.value = 1
 # Which list of a tf.train.Feature holds the elements of each dtype under the encoding "list".
 _LISTS = {"bytes": "bytes_list", "float32": "float_list", "int64": "int64_list"}
 
 
 def encode_example(features: Mapping[str, Feature], values: Mapping[str, Any]) -> bytes:
-    """One example as a serialised tf.train.Example; the same values give the same bytes.
+    """One example as a serialised tf.train.Example; see `example_pieces`."""
+    return b"".join(example_pieces(features, values))
+
+
+def example_pieces(features: Mapping[str, Feature], values: Mapping[str, Any]) -> list[bytes]:
+    """The pieces of a serialised tf.train.Example, in order; the same values give the same bytes.
+
+    What is large in it, such as a picture, is a piece of its own and is not copied.
 
     Args:
         features: what every example holds.
@@ -37,17 +55,50 @@ def encode_example(features: Mapping[str, Feature], values: Mapping[str, Any]) -
         raise ValueError(
             f"An example must have the features {sorted(features)}; got {sorted(values)}."
         )
-    example = _EXAMPLE()
+    fields = []
     for name in sorted(features):
         feature = features[name]
         elements = _elements(name, feature, values[name])
         if feature.encoding == "raw":
-            kind, content = "bytes_list", [elements.tobytes()]
+            field = _bytes_field([elements.tobytes()])
+        elif feature.dtype == "bytes":
+            field = _bytes_field(elements.ravel().tolist())
         else:
-            kind, content = _LISTS[feature.dtype], elements.ravel().tolist()
-        getattr(example.features.feature[name], kind).value.extend(content)
-    serialised: bytes = example.SerializeToString(deterministic=True)
-    return serialised
+            message_ = _FEATURE()
+            getattr(message_, _LISTS[feature.dtype]).value.extend(elements.ravel().tolist())
+            field = [message_.SerializeToString()]
+        # One entry of the map Features.feature, as a message with a key and a value.
+        fields += _framed([_key(name), *_framed(field, _VALUE_TAG)], _ENTRY_TAG)
+    return gathered(_framed(fields, _FEATURES_TAG))
+
+
+@functools.lru_cache
+def _key(name: str) -> bytes:
+    key = name.encode()
+    return _KEY_TAG + _varint(len(key)) + key
+
+
+def _bytes_field(values: list[bytes]) -> list[bytes]:
+    """A Feature that holds strings of bytes."""
+    pieces = [piece for value in values for piece in (_ELEMENT_TAG, _varint(len(value)), value)]
+    return _framed(pieces, _BYTES_LIST_TAG)
+
+
+def _framed(pieces: list[bytes], tag: bytes) -> list[bytes]:
+    """A message within another: the tag of its field, its length, its content."""
+    return [tag, _varint(sum(map(len, pieces))), *pieces]
+
+
+def _varint(number: int) -> bytes:
+    """A number in groups of seven bits, the lowest first; all but the last have the eighth set."""
+    if number < 0x80:
+        return _SINGLE_BYTES[number]
+    groups = bytearray()
+    while number > 0x7F:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)
 
 
 def decode_example(features: Mapping[str, Feature], data: bytes) -> dict[str, Any]:
@@ -84,13 +135,21 @@ def _decode(name: str, feature: Feature, stored: Any) -> Any:
         array = _objects(content)
     else:
         array = np.array(content, _NUMPY_DTYPES[feature.dtype])
-    if array.size != np.prod(feature.shape, dtype=int):
+    if not _fits(array.size, feature):
         held = stored[name].WhichOneof("kind") or "nothing"
         raise ValueError(
             f"Feature {name!r} must be {_describe(feature)}; the record has {array.size} elements "
             f"for it (stored as {held})."
         )
-    return array.item() if feature.shape == () else array.reshape(feature.shape)
+    if feature.shape == ():
+        return array.item()
+    return array.reshape([-1 if size is None else size for size in feature.shape])
+
+
+def _fits(elements: int, feature: Feature) -> bool:
+    """Whether a feature can have this many elements."""
+    fixed = math.prod(size for size in feature.shape if size is not None)
+    return elements % fixed == 0 if feature.ragged else elements == fixed
 
 
 def _elements(name: str, feature: Feature, value: Any) -> np.ndarray[Any, Any]:
@@ -99,7 +158,7 @@ def _elements(name: str, feature: Feature, value: Any) -> np.ndarray[Any, Any]:
     if feature.shape:
         dtype = np.dtype(object) if feature.dtype == "bytes" else _NUMPY_DTYPES[feature.dtype]
         fits = isinstance(value, np.ndarray) and value.dtype == dtype
-        if not fits or value.shape != feature.shape:
+        if not fits or not _has_shape(value, feature.shape):
             raise _mismatch(name, feature, value)
         if feature.dtype == "bytes" and not all(isinstance(v, bytes) for v in value.flat):
             raise _mismatch(name, feature, value)
@@ -115,12 +174,18 @@ def _elements(name: str, feature: Feature, value: Any) -> np.ndarray[Any, Any]:
     return np.array(value, _NUMPY_DTYPES[feature.dtype])
 
 
+def _has_shape(value: np.ndarray[Any, Any], shape: tuple[int | None, ...]) -> bool:
+    return value.ndim == len(shape) and all(
+        size in (None, actual) for size, actual in zip(shape, value.shape, strict=True)
+    )
+
+
 def _in_range(feature: Feature, value: Any) -> bool:
     """Whether the dtype can hold the number; infinities and NaN are floats like others."""
     if feature.dtype == "float32":
         return not math.isfinite(value) or bool(abs(value) <= _LARGEST_FLOAT32)
-    limits = np.iinfo(_NUMPY_DTYPES[feature.dtype])
-    return bool(limits.min <= value <= limits.max)
+    least, most = _RANGES[feature.dtype]
+    return bool(least <= value <= most)
 
 
 def _objects(values: Any) -> np.ndarray[Any, Any]:
@@ -153,8 +218,8 @@ def _mismatch(name: str, feature: Feature, value: Any) -> ValueError:
     return ValueError(f"Feature {name!r} must be {_describe(feature)}; got {got}.")
 
 
-def _message_class() -> Any:
-    """The message class tf.train.Example, described here field by field.
+def _message_classes() -> tuple[Any, ...]:
+    """The message classes tf.train.Example and tf.train.Feature, described here field by field.
 
     Only field numbers and types are on the wire, so the names may be ours: they live in a pool of
     their own and cannot clash with TensorFlow's where both are imported.
@@ -210,7 +275,10 @@ def _message_class() -> Any:
     )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("trainer.data.Example"))
+    return tuple(
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"trainer.data.{name}"))
+        for name in ("Example", "Feature")
+    )
 
 
-_EXAMPLE = _message_class()
+_EXAMPLE, _FEATURE = _message_classes()

@@ -15,6 +15,9 @@ FEATURES = {
     "embedding": Feature("float32", (5,), "raw"),
     "ids": Feature("int64", (2,), "raw"),
     "number": Feature("int64", (), "raw"),
+    "outlines": Feature("float32", (None, 4)),
+    "none": Feature("int64", (None,)),
+    "captions": Feature("bytes", (None,)),
 }
 
 
@@ -32,6 +35,9 @@ def values():
         "embedding": np.array([np.nan, np.inf, -0.0, 1e-45, 3e38], np.float32),
         "ids": np.array([1, -1]),
         "number": np.int64(7),
+        "outlines": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "none": np.zeros(0, np.int64),
+        "captions": words[:1],
     }
 
 
@@ -63,9 +69,13 @@ def test_tensorflow_reads_the_same():
 
     names = {"bytes": tf.string, "int64": tf.int64, "float32": tf.float32}
     spec = {
-        name: tf.io.FixedLenFeature(feature.shape, names[feature.dtype])
-        if feature.encoding == "list"
-        else tf.io.FixedLenFeature((), tf.string)
+        name: tf.io.FixedLenFeature((), tf.string)
+        if feature.encoding == "raw"
+        else tf.io.FixedLenSequenceFeature(
+            feature.shape[1:], names[feature.dtype], allow_missing=True
+        )
+        if feature.ragged
+        else tf.io.FixedLenFeature(feature.shape, names[feature.dtype])
         for name, feature in FEATURES.items()
     }
     data = encode_example(FEATURES, values())
@@ -95,6 +105,8 @@ def test_tensorflow_reads_the_same():
         ("parts", [1, 2, 3], "'parts' must be int64 of shape (3,); got a list"),
         ("words", np.array([b"a", b"b"]), "got an array of |S1"),
         ("words", np.array(["a", b"b"], object), "'words' must be bytes of shape (2,)"),
+        ("outlines", np.zeros((3, 5), np.float32), "float32 of shape (None, 4)"),
+        ("outlines", np.zeros(4, np.float32), "float32 of shape (None, 4)"),
     ],
 )
 def test_what_is_not_as_declared_is_refused(name, value, message):
@@ -113,6 +125,19 @@ def test_an_impossible_encoding_is_refused(dtype, encoding):
     feature = Feature(dtype, (1,), encoding)
     with pytest.raises(ValueError, match=f"'{encoding}' must not be used with the dtype '{dtype}'"):
         encode_example({"a": feature}, {"a": np.zeros(1, np.uint8)})
+
+
+@pytest.mark.parametrize(("shape", "encoding"), [((2, None), "list"), ((None,), "raw")])
+def test_only_the_first_size_of_a_list_may_be_open(shape, encoding):
+    with pytest.raises(ValueError, match="Only the first size of a feature kept as a list"):
+        Feature("float32", shape, encoding)
+
+
+def test_a_ragged_feature_must_have_whole_rows():
+    data = encode_example({"a": Feature("float32", (6,))}, {"a": np.zeros(6, np.float32)})
+    with pytest.raises(ValueError, match=r"'a' must be float32 of shape \(None, 4\); .* has 6"):
+        decode_example({"a": Feature("float32", (None, 4))}, data)
+    assert decode_example({"a": Feature("float32", (None, 3))}, data)["a"].shape == (2, 3)
 
 
 def test_a_record_that_does_not_fit_is_refused():

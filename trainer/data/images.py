@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-from pathlib import PurePosixPath
+import struct
+import warnings
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import simplejpeg
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from trainer.data.manifest import Check
+from trainer.data.png import SIGNATURE, Damage, inspect_png
 from trainer.errors import BadItem
 
 Unusual = Literal["quarantine", "convert"]
 
 MAX_PIXELS = 89_478_485
 """Most pixels of one image: where Pillow begins to warn of decompression bombs (¼ GiB of RGB)."""
+
+MAX_SCANS = 100
+"""Most passes of one progressive JPEG (ours): encoders make about ten, and each costs a decoder as
+much time as the whole image however few bytes it has."""
 
 _EXPECTED = "a JPEG or PNG image with 8 bits per channel"
 _EXTENSIONS = {
@@ -32,17 +41,52 @@ _EXTENSIONS = {
 }
 # Pillow knows more, but some of those run other programs (EPS) or exist nowhere in datasets.
 _READABLE = tuple(sorted(set(_EXTENSIONS.values())))
-_MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
+_MAGIC = {b"\xff\xd8\xff": "JPEG", SIGNATURE: "PNG", b"GIF8": "GIF", b"BM": "BMP"}
 _PNG_BIT_DEPTH = 24  # offset in the file: signature 8, chunk length 4, "IHDR" 4, width 4, height 4
 _EIGHT_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr")
+_TURNED = range(2, 9)  # EXIF orientations other than upright, which is 1
+SIDEWAYS = range(5, 9)
+"""EXIF orientations that exchange width and height."""
 
 
-def check_image(data: bytes, name: str, unusual: Unusual = "quarantine") -> bytes:
-    """The bytes of an image that every JPEG and PNG decoder reads alike.
+# Markers of a JPEG (ITU-T T.81, table B.1)
+_START_OF_IMAGE = b"\xff\xd8\xff"
+_END_OF_IMAGE = b"\xff\xd9"
+_START_OF_SCAN = b"\xff\xda"
+_PROGRESSIVE = 0xC2
+_EXIF = 0xE1
 
-    The image is decoded in full. JPEG and PNG with 8 bits or fewer per channel (grey, RGB, RGBA or
-    palette) go through byte by byte; of a JPEG with several pictures (MPO, as cameras write it) the
-    first is what decoders see.
+
+@dataclasses.dataclass(frozen=True)
+class CheckedImage:
+    """An image that every JPEG and PNG decoder reads alike.
+
+    Attributes:
+        data: the file to store.
+        width: in pixels.
+        height: in pixels.
+        change: what was done to the file that came; empty if it is stored byte by byte.
+        orientation: the EXIF orientation that it came with, 1 to 8; it is stored upright, which
+            is 1.
+    """
+
+    data: bytes
+    width: int
+    height: int
+    change: str = ""
+    orientation: int = 1
+
+
+def check_image(
+    data: bytes, name: str, unusual: Unusual = "quarantine", check: Check = "decode"
+) -> CheckedImage:
+    """The image as it is to be stored: as it came, if every JPEG and PNG decoder reads it alike.
+
+    JPEG and PNG with 8 bits or fewer per channel (grey, RGB, RGBA or palette) go through byte by
+    byte; of a JPEG with several pictures (MPO, as cameras write it) the first is what decoders see.
+    An image whose EXIF orientation asks viewers to turn it is turned, because decoders in training
+    and serving do not look at it; it is stored without EXIF, a JPEG with the quantisation tables
+    that it had.
 
     Args:
         data: the whole file.
@@ -52,26 +96,29 @@ def check_image(data: bytes, name: str, unusual: Unusual = "quarantine") -> byte
             format's extension. "quarantine" refuses them; "convert" makes an 8-bit RGB PNG of the
             first picture, and keeps a file that is wrong in its extension only. ImageNet needs
             "convert" to be whole: 22 of its JPEG files are CMYK and one PNG is named .JPEG.
+        check: "decode" decodes every pixel; "header" looks at the headers, the size and whether the
+            end is there, and decodes only what has to be changed.
 
     Raises:
         BadItem: the file is empty, no image, damaged, too large, or unusual and not converted.
     """
     if not data:
         raise BadItem("the file is empty (0 bytes)", _EXPECTED)
-    image, frames = _decode(data)
-    kind = "JPEG" if image.format == "MPO" else str(image.format)
-    oddity = _oddity(image, kind, frames, data)
-    if oddity:
-        if unusual == "quarantine":
-            raise BadItem(oddity, _EXPECTED)
-        return encode_png(_rgb(image))
-    extension = PurePosixPath(name).suffix.lower()
+    checked, kind = None, ""
+    if data.startswith(_START_OF_IMAGE):
+        checked, kind = _check_jpeg(data, check), "JPEG"
+    elif data.startswith(SIGNATURE):
+        checked, kind = _check_png(data, check), "PNG"
+    if checked is None:  # what is unusual, or to be turned, or neither
+        with warnings.catch_warnings(action="ignore"):  # of Pillow, to nobody in particular
+            checked, kind = _check_other(data, unusual)
+    extension = name[name.rfind(".") :].lower()  # a longer one, or none, is no image's either
     if _EXTENSIONS.get(extension, kind) != kind and unusual == "quarantine":
         raise BadItem(
             f"the name ends in {extension} but the content is {kind}",
             "a name that tells the format, such as .png for PNG",
         )
-    return data
+    return checked
 
 
 def encode_png(array: np.ndarray[Any, Any]) -> bytes:
@@ -90,18 +137,123 @@ def encode_png(array: np.ndarray[Any, Any]) -> bytes:
     return file.getvalue()
 
 
-def _decode(data: bytes) -> tuple[Image.Image, int]:
-    """The first picture of a file, decoded in full, and how many follow each other in time."""
+def _check_jpeg(data: bytes, check: Check) -> CheckedImage | None:
+    """A plain JPEG, by the fastest decoder there is; None if it takes a closer look."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    _check_size(width, height)
+    header = _JpegHeader(data)
+    if colours not in ("YCbCr", "RGB", "Gray") or header.orientation in _TURNED:
+        return None
+    if header.progressive and data.count(_START_OF_SCAN) > MAX_SCANS:
+        raise BadItem(
+            f"a progressive JPEG of {data.count(_START_OF_SCAN):,} scans",
+            f"at most {MAX_SCANS} scans",
+        )
+    if check == "header":
+        # Behind the headers, because pictures within them (thumbnails) have ends of their own.
+        if data.rfind(_END_OF_IMAGE, header.size) < 0:
+            raise BadItem("the image is truncated (it has no end)", _EXPECTED)
+        return CheckedImage(data, width, height)
+    try:
+        # In grey: all of the file is read and all that can be wrong in it is found, while the
+        # colours need not be computed.
+        simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)
+    except ValueError as error:
+        if "extraneous bytes" in str(error):  # between segments; nothing is lost
+            return None
+        raise BadItem(f"the image is truncated or damaged ({error})", _EXPECTED) from error
+    return CheckedImage(data, width, height)
+
+
+def _check_png(data: bytes, check: Check) -> CheckedImage | None:
+    """A plain PNG; None if it takes a closer look."""
+    try:
+        png = inspect_png(data)
+        _check_size(png.width, png.height)
+        if check == "decode":
+            png.check_pixels()
+    except Damage as error:
+        raise BadItem(f"the image is truncated or damaged ({error})", _EXPECTED) from error
+    if png.depth > 8 or png.animated or png.exif:
+        return None
+    return CheckedImage(data, png.width, png.height)
+
+
+class _JpegHeader:
+    """What the segments before the first scan of a JPEG tell.
+
+    Attributes:
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
+        progressive: whether the image comes in many passes.
+        size: bytes before the first scan.
+    """
+
+    def __init__(self, data: bytes):
+        self.orientation = 1
+        self.progressive = False
+        place = 2
+        while place + 4 <= len(data) and data[place] == 0xFF:
+            marker = data[place + 1]
+            if marker == 0xFF:  # a byte of padding
+                place += 1
+                continue
+            if marker == _START_OF_SCAN[1]:
+                break
+            (length,) = struct.unpack_from(">H", data, place + 2)
+            if marker == _EXIF and data.startswith(b"Exif\0\0", place + 4):
+                self.orientation = _orientation(data[place + 4 : place + 2 + length])
+            self.progressive = self.progressive or marker == _PROGRESSIVE
+            place += 2 + length
+        self.size = place
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation in a block of EXIF; 1, upright, where there is none that can be read."""
+    block = Image.Exif()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            block.load(exif)
+            value = block.get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF fails in any way, and no decoder minds
+        return 1
+    return value if value in _TURNED else 1
+
+
+def _check_other(data: bytes, unusual: Unusual) -> tuple[CheckedImage, str]:
+    """An image that is no plain upright JPEG or PNG, by Pillow, and its format."""
+    image, frames, orientation = _open(data)
+    kind = "JPEG" if image.format == "MPO" else str(image.format)
+    oddity = _oddity(image, kind, frames, data)
+    if oddity and unusual == "quarantine":
+        raise BadItem(oddity, _EXPECTED)
+    if not oddity and orientation == 1:
+        return CheckedImage(data, *image.size), kind
+    turned = f"turned upright: EXIF orientation {orientation}" if orientation != 1 else ""
+    try:
+        if oddity:
+            content = encode_png(_rgb(_turned(image, orientation)))
+            change = "; ".join(filter(None, (f"converted to PNG: {oddity}", turned)))
+        else:
+            content, change = _encode_like(data, image, kind, orientation), turned
+    except BadItem:
+        raise
+    except Exception as error:  # as when decoding
+        raise BadItem(f"the image is truncated or damaged ({error})", _EXPECTED) from error
+    size = image.size[::-1] if orientation in SIDEWAYS else image.size
+    return CheckedImage(content, *size, change, orientation), kind
+
+
+def _open(data: bytes) -> tuple[Image.Image, int, int]:
+    """The first picture of a file, how many follow each other in time, its EXIF orientation."""
     try:
         image = Image.open(io.BytesIO(data), formats=_READABLE)
-        pixels = image.width * image.height
-        if pixels > MAX_PIXELS:
-            raise BadItem(f"{pixels:,} pixels", f"at most {MAX_PIXELS:,} pixels")
-        if image.format == "PNG":
-            # Every chunk's checksum, and the end: Pillow's decoder is more lenient than libpng.
-            Image.open(io.BytesIO(data), formats=("PNG",)).verify()
+        _check_size(*image.size)
         frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
         image.load()
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except BadItem:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -113,7 +265,12 @@ def _decode(data: bytes) -> tuple[Image.Image, int]:
         raise BadItem(f"not an image; the file begins with {data[:12]!r}", _EXPECTED) from error
     except Exception as error:  # decoders raise a dozen kinds for damaged data
         raise BadItem(f"the image is truncated or damaged ({error})", _EXPECTED) from error
-    return image, frames
+    return image, frames, orientation if orientation in _TURNED else 1
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadItem(f"{width * height:,} pixels", f"at most {MAX_PIXELS:,} pixels")
 
 
 def _oddity(image: Image.Image, kind: str, frames: int, data: bytes) -> str:
@@ -127,6 +284,41 @@ def _oddity(image: Image.Image, kind: str, frames: int, data: bytes) -> str:
     if image.mode not in _EIGHT_BIT_MODES:
         return f"{image.mode} colours"
     return ""
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return ImageOps.exif_transpose(image) if orientation != 1 else image
+
+
+def _encode_like(data: bytes, image: Image.Image, kind: str, orientation: int) -> bytes:
+    """The upright picture in the format of the one that came, as close to it as can be.
+
+    A block of a JPEG that is turned has turned coefficients: quantised by the turned tables, they
+    come out as they went in, but for rounding. The colour profile is kept, EXIF is not.
+    """
+    options: dict[str, Any] = {}
+    if kind == "JPEG":
+        tables: dict[int, list[int]] = image.quantization  # type: ignore[attr-defined]
+        sideways = orientation in SIDEWAYS
+        options["qtables"] = {
+            number: np.reshape(table, (8, 8)).T.ravel().tolist() if sideways else table
+            for number, table in tables.items()
+        }
+        options["subsampling"] = "4:4:4"
+        if simplejpeg.decode_jpeg_header(data)[3] == "420":
+            # Coarse colours come back as they were only from pixels that merely repeat them.
+            options["subsampling"] = "4:2:0"
+            repeated = simplejpeg.decode_jpeg(data, fastupsample=True, strict=False)
+            pixels = Image.fromarray(repeated)
+            pixels.info.update(image.info)
+            pixels.getexif()[ExifTags.Base.Orientation] = orientation
+            image = pixels
+    profile = image.info.get("icc_profile")
+    upright = _turned(image, orientation)
+    upright.info.pop("exif", None)
+    file = io.BytesIO()
+    upright.save(file, kind, icc_profile=profile, exif=b"", **options)
+    return file.getvalue()
 
 
 def _rgb(image: Image.Image) -> np.ndarray[Any, Any]:

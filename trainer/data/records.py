@@ -6,40 +6,64 @@ data, and the masked CRC-32C of the data (4 bytes), as TensorFlow's tf.io.TFReco
 
 from __future__ import annotations
 
+import collections
+import functools
 import hashlib
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 import google_crc32c
 
+from trainer.data.damage import flipped_bit, masked, masked_crc32c, mended_header, next_header
 from trainer.data.manifest import Shard
 from trainer.errors import UserError
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
+_HEADER = struct.Struct("<QI")
 _HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
+_WRITTEN = 2**18  # bytes that are written at once
+_PIECES = 1024  # pieces of records that are written at once
+_LARGE = 2**12  # bytes from which on copying a piece costs more than handling it alone
+_BLOCKS = 32  # blocks of records that wait for the threads
+_BLOCK = 2**20  # bytes that a scan reads at once
+_NEAR = 2**16  # bytes read at once where the next record is near, as most are
+_SECOND_READING = 2**28  # the longest stretch after a damaged length that is tried as one record
 
 
 class RecordWriter:
     """Writes records to a file and keeps count of what went in; a context manager.
 
     Args:
-        path: the file to write; what stood there is replaced.
+        file: the file to write, where what stood there is replaced; or one open for writing, as a
+            bucket has it, which the writer closes.
+        threaded: whether threads compute the SHA-256, which takes as long as everything else, and
+            write; worth it where processors have nothing else to do.
 
     Attributes:
         records: number of records written so far.
         bytes: number of bytes written so far.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, file: str | Path | BinaryIO, threaded: bool = False):
         self.records = 0
         self.bytes = 0
         self._crc32c = google_crc32c.Checksum()
         self._sha256 = hashlib.sha256()
-        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - closed by __exit__
+        self._file: BinaryIO
+        if isinstance(file, str | Path):
+            self._file = open(file, "wb", buffering=0)  # noqa: SIM115 - closed by __exit__
+        else:
+            self._file = file
+        self._pieces: list[bytes] = []
+        self._waiting = 0
+        self._threads = [ThreadPoolExecutor(1) for _ in range(2)] if threaded else []
+        self._busy: collections.deque[Future[None]] = collections.deque()
 
     def __enter__(self) -> Self:
         return self
@@ -50,20 +74,34 @@ class RecordWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        try:
+            if error is None:
+                self._flush()
+                self._wait(0)
+        finally:
+            for thread in self._threads:
+                thread.shutdown(cancel_futures=True)
+            self._file.close()
 
-    def write(self, data: bytes) -> None:
-        """Appends one record."""
-        length = _LENGTH.pack(len(data))
-        frame = b"".join((length, _masked_crc32c(length), data, _masked_crc32c(data)))
-        self._file.write(frame)
-        self._crc32c.update(frame)
-        self._sha256.update(frame)
+    def write(self, data: bytes | Sequence[bytes]) -> None:
+        """Appends one record, given whole or in pieces, which spares a large one being copied."""
+        pieces = (data,) if isinstance(data, bytes) else data
+        size = sum(map(len, pieces))
+        checksum = 0
+        for piece in pieces:
+            checksum = google_crc32c.extend(checksum, piece)
+        length = _LENGTH.pack(size)
+        self._pieces += (length + _masked_crc32c(length), *pieces, _CHECKSUM.pack(masked(checksum)))
         self.records += 1
-        self.bytes += len(frame)
+        self.bytes += _HEADER_BYTES + size + _CHECKSUM.size
+        self._waiting += size
+        if self._waiting >= _WRITTEN or len(self._pieces) >= _PIECES:
+            self._flush()
 
     def shard(self, file_name: str) -> Shard:
         """What the manifest says about the file, as it stands now, under the name given."""
+        self._flush()
+        self._wait(0)
         return Shard(
             file=file_name,
             records=self.records,
@@ -72,16 +110,65 @@ class RecordWriter:
             sha256=self._sha256.hexdigest(),
         )
 
+    def _flush(self) -> None:
+        """Hands what has gathered to the file and the checksums."""
+        if not self._pieces:
+            return
+        pieces = gathered(self._pieces)
+        self._pieces, self._waiting = [], 0
+        if self._threads:
+            tasks = zip(self._threads, (self._hash, self._put), strict=True)
+            self._busy += [thread.submit(task, pieces) for thread, task in tasks]
+            self._wait(_BLOCKS)
+        else:
+            self._hash(pieces)
+            self._put(pieces)
 
-def read_records(path: str | Path) -> Iterator[bytes]:
+    def _wait(self, most: int) -> None:
+        """Waits until the threads have no more than so many tasks left; raises what they raise."""
+        while len(self._busy) > most:
+            self._busy.popleft().result()
+
+    def _hash(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self._sha256.update(piece)
+
+    def _put(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self._crc32c.update(piece)
+            written = self._file.write(piece)
+            while written is not None and written < len(piece):  # an unbuffered file may take part
+                piece = piece[written:]
+                written = self._file.write(piece)
+
+
+def gathered(pieces: Iterable[bytes]) -> list[bytes]:
+    """The same bytes in fewer pieces: small ones are put together, large ones are not copied."""
+    gathered: list[bytes] = []
+    small: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < _LARGE:
+            small.append(piece)
+            continue
+        gathered += (b"".join(small), piece)
+        small.clear()
+    gathered.append(b"".join(small))
+    return gathered
+
+
+def read_records(path: str | Path, file: BinaryIO | None = None) -> Iterator[bytes]:
     """The records of a file in order; every checksum is compared.
+
+    Args:
+        path: the file.
+        file: the same, where it is open already, as a bucket has it; it is closed at the end.
 
     Raises:
         UserError: a record is damaged or cut short; names the file and the record's number.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb") if file is None else file as stream:
         number = 0
-        while header := file.read(_HEADER_BYTES):
+        while header := stream.read(_HEADER_BYTES):
             length = header[: _LENGTH.size]
             if len(header) < _HEADER_BYTES:
                 raise _damaged(path, number, "the file ends inside its header")
@@ -89,8 +176,8 @@ def read_records(path: str | Path) -> Iterator[bytes]:
             if header[_LENGTH.size :] != _masked_crc32c(length):
                 raise _damaged(path, number, "the checksum of its length is wrong")
             size: int = _LENGTH.unpack(length)[0]
-            data = file.read(size)
-            checksum = file.read(_CHECKSUM.size)
+            data = stream.read(size)
+            checksum = stream.read(_CHECKSUM.size)
             if len(data) < size or len(checksum) < _CHECKSUM.size:
                 raise _damaged(path, number, "the file ends inside it")
             if checksum != _masked_crc32c(data):
@@ -99,10 +186,300 @@ def read_records(path: str | Path) -> Iterator[bytes]:
             number += 1
 
 
+def read_shard(path: str | Path) -> Iterator[bytes]:
+    """The records of a shard, of which nobody knows yet whether it is there and whole.
+
+    Raises:
+        UserError: the file is missing or cannot be read, or a record is damaged or cut short.
+    """
+    try:
+        if not Path(path).is_file():
+            raise OSError("there is no such file")
+        yield from read_records(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def next_record(path: str | Path, place: int) -> int | None:
+    """Where in a shard the first record begins that begins at a byte or later; None for none.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return next_header(functools.partial(os.pread, file.fileno()), place, size, _NEAR)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_record(path: str | Path, offset: int) -> bytes:
+    """The record of a file that begins at a byte that a scan has told.
+
+    Raises:
+        UserError: there is no whole record.
+    """
+    with open(path, "rb") as file:
+        file.seek(offset)
+        header = file.read(_HEADER_BYTES)
+        room = os.fstat(file.fileno()).st_size - offset - _HEADER_BYTES - _CHECKSUM.size
+        if len(header) == _HEADER_BYTES:
+            size, stored = _HEADER.unpack(header)
+            if masked_crc32c(header[: _LENGTH.size]) == stored and size <= room:
+                data = file.read(size)
+                if file.read(_CHECKSUM.size) == _masked_crc32c(data):
+                    return data
+    raise UserError(
+        f"The records of a TFRecord file must be whole; that at byte {offset:,} of {str(path)!r} "
+        "is not. Create the examples again."
+    )
+
+
+class ScannedRecord(NamedTuple):
+    """A record as it lies in a file, whole or damaged.
+
+    Attributes:
+        number: its number in the file, from 0.
+        offset: the byte of the file at which it begins.
+        data: its data, mended if one wrong bit was found and as it lies there otherwise; None if it
+            cannot be told from the rest of the file.
+        damage: what is wrong, as the end of a sentence; empty for a whole record.
+        wrong_byte: the byte of the file that has the wrong bit, where it is one bit.
+    """
+
+    number: int
+    offset: int
+    data: bytes | None
+    damage: str = ""
+    wrong_byte: int | None = None
+
+
+class RecordScan:
+    """Reads a file of records once, from the first byte to the last, and goes on after damage.
+
+    Iterating gives every record, whole or damaged. A record whose data is damaged hides none of the
+    others: its length has a checksum of its own. After a damaged length the next record is found by
+    that checksum; what lies between counts as one record. The memory needed is that of the largest
+    record and 3 MiB, whatever a damaged file claims.
+
+    Args:
+        path: the file.
+        advance: called with the number of bytes each time some have been read; what it raises ends
+            the scan.
+
+    Attributes:
+        bytes: size of the file; like the next two, right when the iteration has ended.
+        crc32c: CRC-32C of the whole file, eight hexadecimal digits.
+        sha256: SHA-256 of the whole file, hexadecimal.
+    """
+
+    def __init__(self, path: str | Path, advance: Callable[[int], None] | None = None):
+        self.bytes = 0
+        self.crc32c = ""
+        self.sha256 = ""
+        self._path = path
+        self._advance = advance
+
+    def __iter__(self) -> Iterator[ScannedRecord]:
+        # One thread computes the checksums of the file while this one takes the records apart.
+        with open(self._path, "rb") as file, ThreadPoolExecutor(1) as digester:
+            reader = _Forward(file, digester, self._advance)
+            number = 0
+            while reader.have(_HEADER_BYTES):
+                record = _sound_record(reader, number) or _damaged_record(reader, number)
+                yield record
+                number += 1
+            if reader.have(1):
+                yield ScannedRecord(number, reader.place, None, "the file ends inside its header")
+            reader.skip_to_end()
+            self.bytes, self.crc32c, self.sha256 = reader.digests()
+
+
+class _Forward:
+    """A file that is read once, forwards, in blocks; a thread computes its checksums meanwhile."""
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        digester: ThreadPoolExecutor,
+        advance: Callable[[int], None] | None,
+    ):
+        self.size = os.fstat(file.fileno()).st_size
+        self.block = b""
+        self.at = 0  # how far the block has been used
+        self._begin = 0  # where the block begins in the file
+        self._file = file
+        self._digester = digester
+        self._advance = advance
+        self._sha256 = hashlib.sha256()
+        self._crc32c = 0
+        self._pending: Future[None] | None = None
+
+    @property
+    def place(self) -> int:
+        """Where in the file the next byte is that has not been used."""
+        return self._begin + self.at
+
+    def have(self, count: int) -> bool:
+        """Whether that many unused bytes follow; afterwards they are in the block, from `at` on."""
+        missing = count - (len(self.block) - self.at)
+        return missing <= 0 or self._read(max(missing, _BLOCK)) >= missing
+
+    def take(self, count: int) -> bytes:
+        """The next bytes; `have` must have said that they are there."""
+        self.at += count
+        return self.block[self.at - count : self.at]
+
+    def pread(self, count: int, place: int) -> bytes:
+        """Bytes from anywhere in the file, without moving."""
+        return os.pread(self._file.fileno(), count, place)
+
+    def skip(self, count: int) -> None:
+        """Goes on by that many bytes, or to the end of the file."""
+        while count and self.have(1):
+            step = min(count, len(self.block) - self.at)
+            self.at += step
+            count -= step
+
+    def skip_to_end(self) -> None:
+        """Goes to the end of the file."""
+        while self.have(1):
+            self.at = len(self.block)
+
+    def digests(self) -> tuple[int, str, str]:
+        """Number of bytes read, and their CRC-32C and SHA-256 as hexadecimal digits."""
+        if self._pending:
+            self._pending.result()
+        return self._begin + len(self.block), f"{self._crc32c:08x}", self._sha256.hexdigest()
+
+    def _read(self, count: int) -> int:
+        piece = self._file.read(count)
+        if self._pending:
+            self._pending.result()  # no more than one piece waits in memory
+        self._pending = self._digester.submit(self._digest, piece)
+        self._begin += self.at
+        self.block = self.block[self.at :] + piece
+        self.at = 0
+        if self._advance:
+            self._advance(len(piece))
+        return len(piece)
+
+    def _digest(self, piece: bytes) -> None:
+        self._sha256.update(piece)
+        self._crc32c = google_crc32c.extend(self._crc32c, piece)
+
+
+def _sound_record(reader: _Forward, number: int) -> ScannedRecord | None:
+    """The next record; None, without having moved, if its header is damaged or the file is cut."""
+    size, stored = _HEADER.unpack_from(reader.block, reader.at)
+    if masked_crc32c(reader.block[reader.at : reader.at + _LENGTH.size]) != stored:
+        return None
+    # Asked of the file's size first: what a record claims must not decide how much is read.
+    whole = _HEADER_BYTES + size + _CHECKSUM.size
+    if whole > reader.size - reader.place or not reader.have(whole):
+        return None
+    offset = reader.place
+    reader.at += _HEADER_BYTES
+    data = reader.take(size)
+    stored = _CHECKSUM.unpack(reader.take(_CHECKSUM.size))[0]
+    if masked_crc32c(data) == stored:
+        return ScannedRecord(number, offset, data)
+    return _damaged_data(ScannedRecord(number, offset, data), stored)
+
+
+def _damaged_data(record: ScannedRecord, stored: int) -> ScannedRecord:
+    """A record whose checksum is wrong, with what can be said about it."""
+    data = record.data or b""
+    begin = record.offset + _HEADER_BYTES
+    found = flipped_bit(data, stored)
+    if found is None:
+        damage = (
+            f"the checksum of its data is wrong: bytes {begin:,} to {begin + len(data) - 1:,} of "
+            "the file are not as they were written"
+        )
+        return record._replace(damage=damage)
+    place, bit = found
+    wrong = begin + place
+    if place >= len(data):
+        damage = f"one bit of the checksum of its data has changed, at byte {wrong:,} of the file"
+        return record._replace(damage=damage, wrong_byte=wrong)
+    mended = bytearray(data)
+    mended[place] ^= 1 << bit
+    damage = f"one bit of its data has changed, at byte {wrong:,} of the file"
+    return record._replace(data=bytes(mended), damage=damage, wrong_byte=wrong)
+
+
+def _damaged_record(reader: _Forward, number: int) -> ScannedRecord:
+    """The next record, whose header is damaged or which the file's end cuts; moves past it."""
+    offset, size = reader.place, reader.size
+    header = reader.block[reader.at : reader.at + _HEADER_BYTES]
+    length, stored = _HEADER.unpack(header)
+    if masked_crc32c(header[: _LENGTH.size]) == stored:
+        there = size - offset - _HEADER_BYTES
+        reader.skip_to_end()
+        damage = f"the file ends inside it: {there:,} of its {length + _CHECKSUM.size:,} bytes"
+        return ScannedRecord(number, offset, None, f"{damage} are there")
+    frame = _HEADER_BYTES + _CHECKSUM.size
+    mended = mended_header(header, size - offset - frame)
+    if mended:
+        length, place = mended
+        record = _with_length(reader, number, length, follows=True)
+        if record:
+            what = "length" if place < _LENGTH.size else "checksum of its length"
+            wrong = offset + place
+            damage = f"one bit of the {what} has changed, at byte {wrong:,} of the file"
+            if record.damage:
+                damage = f"{damage}, and {record.damage}"
+            return record._replace(damage=damage, wrong_byte=wrong)
+    found = next_header(reader.pread, offset + 1, size)
+    end = size if found is None else found
+    if frame <= end - offset <= _SECOND_READING:
+        record = _with_length(reader, number, end - offset - frame, follows=False)
+        if record:
+            return record._replace(damage="its length is damaged; its data is whole")
+    reader.skip(end - offset)
+    if found is None:
+        rest = f"the rest of the file, {end - offset:,} bytes, cannot be read"
+        return ScannedRecord(number, offset, None, f"its length is damaged, and {rest}")
+    between = f"nothing can be read up to byte {end:,} of the file, where the next record begins"
+    return ScannedRecord(number, offset, None, f"its length is damaged, and {between}")
+
+
+def _with_length(reader: _Forward, number: int, length: int, follows: bool) -> ScannedRecord | None:
+    """The next record if its length is the one given; None, without having moved, if it is not.
+
+    The checksum of the data proves the length. If `follows`, so does a sound header, or the end of
+    the file, right after the record.
+    """
+    offset = reader.place
+    whole = _HEADER_BYTES + length + _CHECKSUM.size
+    if not reader.have(whole):
+        return None
+    data = reader.block[reader.at + _HEADER_BYTES :][:length]
+    stored = _CHECKSUM.unpack_from(reader.block, reader.at + whole - _CHECKSUM.size)[0]
+    record = ScannedRecord(number, offset, data)
+    if masked_crc32c(data) != stored:
+        after = reader.pread(_HEADER_BYTES, offset + whole)
+        sound = len(after) == _HEADER_BYTES and (
+            masked_crc32c(after[: _LENGTH.size]) == _HEADER.unpack(after)[1]
+        )
+        if not follows or (after and not sound):
+            return None
+        record = _damaged_data(record, stored)
+    reader.at += whole
+    return record
+
+
 def _masked_crc32c(data: bytes) -> bytes:
-    """The CRC-32C, turned right by 15 bits plus a constant (tensorflow/core/lib/hash/crc32c.h)."""
-    crc: int = google_crc32c.value(data)
-    return _CHECKSUM.pack((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+    return _CHECKSUM.pack(masked_crc32c(data))
+
+
+def _unreadable(path: str | Path, error: OSError) -> UserError:
+    return UserError(
+        f"The shards of examples must be files to read; {str(path)!r} cannot be read "
+        f"({error.strerror or error}). `paper2hub examples verify` lists what else is wrong."
+    )
 
 
 def _damaged(path: str | Path, number: int, what: str) -> UserError:

@@ -47,20 +47,22 @@ class TransformGraph:
         # Loaded without TF Transform: serving and training images need not have it.
         self.loaded = tf.saved_model.load(str(Path(folder) / "transform_fn"))
         inputs = self.loaded.transform_fn.structured_input_signature[0][0]
-        self.inputs: dict[str, tf.TensorSpec] = dict(inputs)
+        self.inputs: dict[str, tf.TypeSpec] = dict(inputs)
 
     def __call__(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Transformed features; raw features not given, such as the label, are zeros or empty."""
-        count = tf.shape(next(iter(given.values())))[:1]
-        filled = {}
-        for name, spec in self.inputs.items():
-            if name in given:
-                filled[name] = given[name]
-            else:
-                shape = tf.concat([count, tf.constant(spec.shape[1:].as_list(), tf.int32)], axis=0)
-                filled[name] = tf.zeros(shape, spec.dtype)
+        count = tf.shape(next(iter(given.values())))[0]
+        filled = {n: given[n] if n in given else _empty(s, count) for n, s in self.inputs.items()}
         transformed: dict[str, Any] = self.loaded.transform_fn(filled)
         return transformed
+
+
+def _empty(spec: Any, count: Any) -> Any:
+    """A batch of `count` examples of a raw feature: zeros, or nothing of what may be any number."""
+    if isinstance(spec, tf.RaggedTensorSpec):
+        nothing = tf.zeros([0, *spec.shape[2:]], spec.dtype)
+        return tf.RaggedTensor.from_row_splits(nothing, tf.zeros([count + 1], tf.int64))
+    return tf.zeros([count, *spec.shape[1:]], spec.dtype)
 
 
 def export_saved_model(
@@ -114,8 +116,11 @@ def array_function(signature: Signature) -> Any:
 
 
 def encoded_function(signature: Signature, transform: TransformGraph) -> Any:
-    """A concrete function of raw inputs, or None where the signature does not come from any."""
-    needed = [n for n in signature.inputs if n in transform.inputs]
+    """A concrete function of raw inputs, or None where the signature does not come from any.
+
+    A SavedModel's signatures take tensors alone, so raw inputs must not be ragged either.
+    """
+    needed = [n for n in signature.inputs if isinstance(transform.inputs.get(n), tf.TensorSpec)]
     if len(needed) != len(signature.inputs):
         return None
     specs = {

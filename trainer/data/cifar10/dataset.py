@@ -42,7 +42,7 @@ class Cifar10:
     """CIFAR-10 on disk, open for reading; a batch is read when it is first needed.
 
     Raises:
-        UserError: a batch is missing.
+        UserError: a batch is missing or empty.
     """
 
     class_names = _CLASSES
@@ -55,18 +55,22 @@ class Cifar10:
             for names in _BATCHES.values()
             for name in names
             if not (folder / (name + suffix)).is_file()
+            or not (folder / (name + suffix)).stat().st_size
         ]
         if missing:
             raise UserError(
-                f"CIFAR-10 must have {INFO.layout}; {str(folder)!r} lacks {', '.join(missing)}."
+                f"CIFAR-10 must have {INFO.layout}; in {str(folder)!r} {', '.join(missing)} "
+                f"{'are' if len(missing) > 1 else 'is'} missing or empty."
             )
         self._batches: dict[str, list[_Batch]] = {
             split: [kind(folder / (name + suffix)) for name in names]
             for split, names in _BATCHES.items()
         }
         self.features = {
-            "image": Feature("bytes", description="the picture, 32 × 32 pixels, as RGB PNG"),
-            "label": Feature("int64", description="number of the class, 0 to 9"),
+            "image": Feature(
+                "bytes", description="the picture, 32 × 32 pixels, as RGB PNG", content="image"
+            ),
+            "label": Feature("int64", description="number of the class, 0 to 9", content="label"),
         }
 
     @functools.cached_property
@@ -114,7 +118,7 @@ def open_dataset(root: Path) -> Cifar10:
     """Opens CIFAR-10, the binary version where both are there.
 
     Raises:
-        UserError: a batch is missing.
+        UserError: a batch is missing or empty.
     """
     return Cifar10(root)
 

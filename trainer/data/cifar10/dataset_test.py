@@ -103,7 +103,7 @@ class Attack:
         pickle.dumps({b"labels": [0.5], b"data": np.zeros((1, 3072), np.uint8)}),
         pickle.dumps([1, 2]),
         b"no pickle",
-        b"",
+        b"\x80",
     ],
 )
 def test_a_pickle_that_is_no_batch_is_told_and_not_run(sample, tmp_path, content, capsys):
@@ -136,8 +136,12 @@ def test_a_record_that_is_cut_short_is_a_bad_item(sample):
     assert dataset.key("train", 30) == "data_batch_4.bin#0"
 
 
-def test_a_missing_batch_is_named(sample):
-    (sample / "cifar-10-batches-bin" / "data_batch_4.bin").unlink()
+def test_a_missing_or_empty_batch_is_named(sample):
+    folder = sample / "cifar-10-batches-bin"
+    (folder / "data_batch_4.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"data_batch_4\.bin is missing or empty"):
+        open_dataset(sample)
+    (folder / "data_batch_2.bin").unlink()
     assert recognises(sample)
-    with pytest.raises(UserError, match=r"lacks data_batch_4\.bin"):
+    with pytest.raises(UserError, match=r"data_batch_2\.bin, data_batch_4\.bin are missing"):
         open_dataset(sample)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import bisect
-import dataclasses
-import os
 from pathlib import Path
 
+from trainer.data.files import read_file, readable
+from trainer.data.image_folder.listing import Listing, all_in, folders_in, others_in
 from trainer.dataset import DatasetInfo, Example, Feature
 from trainer.errors import BadItem, UserError
 
 INFO = DatasetInfo(
     title="Image folder",
-    homepage="https://www.image-net.org/download.php",
-    licence="that of the images; ImageNet: non-commercial research and education",
+    homepage="https://pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html",
+    licence="that of the images",
     layout="train/<class>/<image> beside val/ or validation/ and/or test/ like it",
+    general=True,
 )
 
 _FOLDERS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
@@ -34,30 +34,35 @@ class ImageFolder:
 
     def __init__(self, root: Path):
         self._root = root.resolve()
-        self._listings = _list_splits(root)
+        self._folders = _find_splits(root)
+        self._listings = {
+            split: list_classes(root / folder) for split, folder in self._folders.items()
+        }
         classes = [group for group in self._listings["train"].groups if group]
         self._labels = {group: label for label, group in enumerate(classes)}
-        self.class_names = tuple(_readable(group) for group in classes)
+        self.class_names = tuple(readable(group) for group in classes)
         self.features = {
-            "image": Feature("bytes", description="the image file, JPEG or PNG"),
-            "label": Feature("int64", description=f"number of the class, 0 to {len(classes) - 1}"),
+            "image": Feature("bytes", description="the image file, JPEG or PNG", content="image"),
+            "label": Feature(
+                "int64",
+                description=f"number of the class, 0 to {len(classes) - 1}",
+                content="label",
+            ),
         }
-        self.splits = {split: len(listing.names) for split, listing in self._listings.items()}
+        self.splits = {split: len(listing) for split, listing in self._listings.items()}
         self.evaluation_split = "validation" if "validation" in self.splits else "test"
-        for listing in self._listings.values():
+        for split, listing in self._listings.items():
             unknown = sorted(set(listing.groups) - {"", *classes})
             if unknown:
                 raise UserError(
-                    f"Every class in {listing.folder}/ must also be in train/; "
-                    f"{_readable(unknown[0])!r} is not ({len(unknown)} such). Move its images into "
+                    f"Every class in {self._folders[split]}/ must also be in train/; "
+                    f"{readable(unknown[0])!r} is not ({len(unknown)} such). Move its images into "
                     f"folders named like those in {root / 'train'}."
                 )
 
     def key(self, split: str, index: int) -> str:
         """Path of the item below the root; bytes that are no UTF-8 are shown as `\\xff`."""
-        listing = self._listings[split]
-        parts = (listing.folder, listing.group(index), listing.names[index])
-        return _readable("/".join(part for part in parts if part))
+        return readable(self._path(split, index))
 
     def read(self, split: str, index: int) -> Example:
         """The image file as it is, and its label.
@@ -65,28 +70,25 @@ class ImageFolder:
         Raises:
             BadItem: it is not an ordinary file inside a class folder, and inside the root.
         """
-        listing = self._listings[split]
-        group, name = listing.group(index), listing.names[index]
-        expected = f"{listing.folder}/<class>/<image>"
-        if not name:
+        listing, folder = self._listings[split], self._folders[split]
+        group = listing.group(index)
+        expected = f"{folder}/<class>/<image>"
+        if not listing.names[index]:
             raise BadItem("a label without an image: the class folder is empty", expected)
-        path = self._root / listing.folder / group / name
-        if not path.resolve().is_relative_to(self._root):
-            raise BadItem(
-                "a symbolic link leads out of the data folder", "a file inside the data folder"
-            )
         if not group:
-            raise BadItem(
-                f"an image without a class: it lies directly in {listing.folder}/", expected
-            )
-        if not path.is_file():
-            raise BadItem("a class folder holds something that is not a file", expected)
-        return {"image": path.read_bytes(), "label": self._labels[group]}
+            raise BadItem(f"an image without a class: it lies directly in {folder}/", expected)
+        image = read_file(self._root, self._path(split, index), expected)
+        return {"image": image, "label": self._labels[group]}
+
+    def _path(self, split: str, index: int) -> str:
+        listing = self._listings[split]
+        parts = (self._folders[split], listing.group(index), listing.names[index])
+        return "/".join(part for part in parts if part)
 
 
 def recognises(root: Path) -> bool:
     """Whether there is a folder `train` with a folder in it."""
-    return bool(_class_folders(root / "train"))
+    return bool(folders_in(root / "train"))
 
 
 def open_dataset(root: Path) -> ImageFolder:
@@ -98,24 +100,27 @@ def open_dataset(root: Path) -> ImageFolder:
     return ImageFolder(root)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Listing:
-    """The items of one split: file names, those of each group (class folder) after one another."""
+def list_classes(folder: Path) -> Listing:
+    """The files of each class folder; the group "" is what lies beside them.
 
-    folder: str
-    groups: list[str]  # "" holds what lies directly in the split's folder
-    starts: list[int]
-    names: list[str]  # "" stands for an empty class folder
+    A class folder with nothing in it has one file of no name, so that it can be told.
 
-    def group(self, index: int) -> str:
-        return self.groups[bisect.bisect_right(self.starts, index) - 1]
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    stray = others_in(folder)
+    contents = {"": stray} if stray else {}
+    for group in folders_in(folder):
+        contents[group] = all_in(folder / group) or [""]
+    return Listing.of(contents)
 
 
-def _list_splits(root: Path) -> dict[str, _Listing]:
-    listings = {}
+def _find_splits(root: Path) -> dict[str, str]:
+    """split -> the name of its folder."""
+    found = {}
     for split, folders in _FOLDERS.items():
-        there = [folder for folder in folders if _class_folders(root / folder)]
-        if split == "validation" and not there:  # flat, as ImageNet's archive has it: to be told
+        there = [folder for folder in folders if folders_in(root / folder)]
+        if split == "validation" and not there:  # flat: each image is told to have no class
             there = [folder for folder in folders if (root / folder).is_dir()]
         if len(there) > 1:
             raise UserError(
@@ -123,40 +128,12 @@ def _list_splits(root: Path) -> dict[str, _Listing]:
                 "Remove or rename one."
             )
         if there:
-            listings[split] = _list_split(root / there[0])
-    if "train" not in listings:
+            found[split] = there[0]
+    if "train" not in found:
         raise UserError(f"An image folder must have {INFO.layout}; {str(root)!r} has no train/.")
-    if len(listings) == 1:
+    if len(found) == 1:
         raise UserError(
             "An image folder must have a split to evaluate on; "
             f"{str(root)!r} has train/ alone. Move some images of each class to val/<class>/."
         )
-    return listings
-
-
-def _list_split(folder: Path) -> _Listing:
-    stray = sorted(e.name for e in _visible(folder) if not e.is_dir())
-    contents = {"": stray} if stray else {}
-    for group in _class_folders(folder):
-        contents[group] = sorted(e.name for e in _visible(folder / group)) or [""]
-    listing = _Listing(folder.name, list(contents), [], [])
-    for names in contents.values():
-        listing.starts.append(len(listing.names))
-        listing.names.extend(names)
-    return listing
-
-
-def _class_folders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in _visible(folder) if entry.is_dir())
-
-
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".")]
-
-
-def _readable(name: str) -> str:
-    """A file's name as text that can be written down, whatever bytes the disk has for it."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return found

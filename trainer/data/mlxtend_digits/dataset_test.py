@@ -48,6 +48,7 @@ def test_a_row_becomes_a_picture_row_by_row(tmp_path):
     [
         ("1,2,3\n4,5,6", "must have 785 columns, the last a digit from 0 to 9; it has 3"),
         (",".join(["0"] * 784 + ["10"]), "785, the last up to 10"),
+        ("", "and no row"),
         (",".join(["0"] * 784 + ["x"]), "must be a compressed table of whole numbers"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Reads MNIST and Fashion-MNIST: two idx files per split, compressed or not."""
+"""Reads MNIST, Fashion-MNIST and Kuzushiji-MNIST: two idx files per split, compressed or not."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from trainer.dataset import DatasetInfo, Example, Feature
 from trainer.errors import BadItem, UserError
 
 INFO = DatasetInfo(
-    title="MNIST or Fashion-MNIST",
-    homepage="http://yann.lecun.com/exdb/mnist/ or "
-    "https://github.com/zalandoresearch/fashion-mnist",
-    licence="MNIST: none stated; Fashion-MNIST: MIT",
+    title="MNIST, Fashion-MNIST or Kuzushiji-MNIST",
+    homepage="http://yann.lecun.com/exdb/mnist/, "
+    "https://github.com/zalandoresearch/fashion-mnist or "
+    "https://github.com/rois-codh/kmnist",
+    licence="MNIST: none stated; Fashion-MNIST: MIT; Kuzushiji-MNIST: CC BY-SA 4.0",
     layout="{train,t10k}-images-idx3-ubyte[.gz] and {train,t10k}-labels-idx1-ubyte[.gz]",
 )
 
@@ -28,6 +29,7 @@ _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+_MOST_INFLATED = 1032  # bytes that deflate makes of one at most (zlib's technical notes)
 _DIGITS = tuple("0123456789")
 _FASHION = (  # Fashion-MNIST's README, "Labels"
     "T-shirt/top",
@@ -43,11 +45,16 @@ _FASHION = (  # Fashion-MNIST's README, "Labels"
 )
 
 
+_KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")  # Clanuwat et al. 2018
+_NAMED = {"fashion": _FASHION, "kmnist": _KUZUSHIJI, "kuzushiji": _KUZUSHIJI}
+
+
 class Mnist:
     """MNIST on disk, open for reading; a file's body is read when the first item is.
 
-    The two datasets cannot be told apart by their files: the class names are Fashion-MNIST's if the
-    name of the folder has "fashion" in it, the digits otherwise.
+    The datasets cannot be told apart by their files: the class names are Fashion-MNIST's if the
+    name of the folder has "fashion" in it, Kuzushiji-MNIST's if it has "kmnist" or "kuzushiji",
+    the digits otherwise.
 
     Raises:
         UserError: a file is missing or its header is not as it must be.
@@ -60,11 +67,13 @@ class Mnist:
             split: (_IdxFile(root, images, 3), _IdxFile(root, labels, 1))
             for split, (images, labels) in _FILES.items()
         }
-        fashion = "fashion" in root.resolve().name.lower()
-        self.class_names = _FASHION if fashion else _DIGITS
+        folder = root.resolve().name.lower()
+        self.class_names = next((c for name, c in _NAMED.items() if name in folder), _DIGITS)
         self.features = {
-            "image": Feature("bytes", description="the picture, white on black, as grey PNG"),
-            "label": Feature("int64", description="number of the class, 0 to 9"),
+            "image": Feature(
+                "bytes", description="the picture, white on black, as grey PNG", content="image"
+            ),
+            "label": Feature("int64", description="number of the class, 0 to 9", content="label"),
         }
         self.splits = {
             split: max(images.shape[0], labels.shape[0])
@@ -106,7 +115,7 @@ def recognises(root: Path) -> bool:
 
 
 def open_dataset(root: Path) -> Mnist:
-    """Opens MNIST or Fashion-MNIST.
+    """Opens MNIST, Fashion-MNIST or Kuzushiji-MNIST.
 
     Raises:
         UserError: a file is missing or its header is not as it must be.
@@ -123,6 +132,7 @@ class _IdxFile:
         self._path = plain if plain.is_file() else compressed
         if not self._path.is_file():
             raise UserError(f"MNIST must have {INFO.layout}; {str(root)!r} has no {name}[.gz].")
+        self._compressed = self._path == compressed
         self._offset = 4 * (1 + dimensions)
         header = self._read(self._offset)
         magic = 0x0800 + dimensions  # 08: unsigned bytes
@@ -131,21 +141,27 @@ class _IdxFile:
         self.shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", header[4:])
         if 0 in self.shape[1:]:
             raise self._wrong("have pictures of at least one pixel", f"its sizes are {self.shape}")
+        # Before the header is believed: a damaged one would ask for any amount of memory.
+        size, room = math.prod(self.shape), self._path.stat().st_size
+        if size > (room * _MOST_INFLATED if self._compressed else room):
+            raise self._wrong(
+                f"hold the {size:,} bytes that its header says", f"it has {room:,} bytes itself"
+            )
 
     @functools.cached_property
     def array(self) -> np.ndarray[Any, Any]:
         """The body, uint8; mapped from the disk unless it is compressed."""
         size = math.prod(self.shape)
-        if self._path.suffix == ".gz":
-            body = np.frombuffer(self._read(), np.uint8)[self._offset :]
+        if self._compressed:
+            body = np.frombuffer(self._read(self._offset + size + 1), np.uint8)[self._offset :]
         else:
             body = np.memmap(self._path, np.uint8, "r")[self._offset :]
         if body.size != size:
             raise self._wrong(f"hold {size:,} bytes after its header", f"it holds {body.size:,}")
         return body.reshape(self.shape)
 
-    def _read(self, size: int = -1) -> bytes:
-        opener = gzip.open if self._path.suffix == ".gz" else open
+    def _read(self, size: int) -> bytes:
+        opener = gzip.open if self._compressed else open
         try:
             with opener(self._path, "rb") as file:
                 content: bytes = file.read(size)

@@ -41,11 +41,12 @@ def test_images_and_labels_are_read(tmp_path, compress):
     assert dataset.key("test", 2) == "t10k-images-idx3-ubyte#2"
 
 
-def test_the_folder_tells_fashion_from_digits(tmp_path):
+def test_the_folder_tells_the_datasets_apart(tmp_path):
     assert open_dataset(write(tmp_path / "mnist")).class_names == tuple("0123456789")
     fashion = open_dataset(write(tmp_path / "Fashion-MNIST"))
     assert fashion.class_names[0] == "T-shirt/top"
     assert len(fashion.class_names) == 10
+    assert open_dataset(write(tmp_path / "KMNIST")).class_names[-1] == "wo"
 
 
 def test_numbers_without_a_partner_are_bad_items(tmp_path):
@@ -95,4 +96,22 @@ def test_a_cut_gzip_file_is_told(tmp_path):
     path = write(tmp_path, compress=True) / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"images-idx3-ubyte\.gz must be a whole gzip file"):
+        open_dataset(tmp_path).read("train", 0)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_header_that_claims_more_than_there_can_be_is_told_on_opening(tmp_path, compress):
+    write(tmp_path, compress=compress)
+    path = tmp_path / ("train-labels-idx1-ubyte" + ".gz" * compress)
+    content = struct.pack(">2I", 2049, 10**9) + b"abc"
+    path.write_bytes(gzip.compress(content) if compress else content)
+    with pytest.raises(UserError, match="must hold the 1,000,000,000 bytes that its"):
+        open_dataset(tmp_path)
+
+
+def test_of_a_compressed_file_no_more_is_read_than_its_header_says(tmp_path):
+    write(tmp_path, compress=True)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(10**7)))
+    with pytest.raises(UserError, match="must hold 60 bytes after its header; it holds 61"):
         open_dataset(tmp_path).read("train", 0)

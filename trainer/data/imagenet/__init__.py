@@ -1,0 +1,1 @@
+"""ImageNet-1k (ILSVRC 2012) in its official archives, unpacked, and as Kaggle has it."""

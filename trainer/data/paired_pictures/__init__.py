@@ -1,0 +1,1 @@
+"""Pairs of pictures, each pair side by side in one file, as for pix2pix."""
