@@ -29,7 +29,7 @@ from components.create_tfrecords.shard import (
     read_digests,
     read_note,
 )
-from components.create_tfrecords.workers import usable_processors, write_shards
+from components.create_tfrecords.workers import Crew, usable_processors
 from trainer import catalog
 from trainer.artifact import resumable_folder, write_text
 from trainer.data.images import Unusual
@@ -115,7 +115,7 @@ def create_tfrecords(
     }
     progress = Progress(total, "examples")
     count = workers or (usable_processors() if total > FEW_ITEMS else 1)
-    with resumable_folder(examples, plan) as folder:
+    with resumable_folder(examples, plan) as folder, Crew(source, count) as crew:
         seen: dict[str, np.ndarray[Any, Any]] = {}
         for split in _order_of_splits(source):
             work = Work(
@@ -128,7 +128,7 @@ def create_tfrecords(
                     remaining.append(job)
                 else:
                     progress.advance(note.shard.records + len(note.refused))
-            write_shards(source, work, remaining, count, progress.advance)
+            crew.write(work, remaining, progress.advance)
             if duplicates == "quarantine":
                 seen = {**seen, split: _image_digests(folder, jobs[split])}
         notes = {split: [_finished(folder, job) for job in jobs[split]] for split in source.splits}

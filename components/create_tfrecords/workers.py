@@ -13,6 +13,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Self
 
 from components.create_tfrecords.shard import Job, ShardWriter, Work
 from trainer.dataset import Dataset
@@ -30,50 +32,77 @@ def usable_processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def write_shards(
-    source: Dataset, work: Work, jobs: Iterable[Job], workers: int, advance: Callable[[int], None]
-) -> None:
-    """Writes shards in `workers` processes; with 1, in this one.
+class Crew:
+    """Writes shards in `workers` processes, or in this one if that is 1; a context manager.
 
     A worker that dies is replaced and its shard begun again.
 
     Args:
         source: the dataset, open; workers get a copy.
-        work: what the shards have in common.
-        jobs: the shards.
         workers: number of processes.
-        advance: is told now and then how many more items are done; of a shard that has to be begun
-            again, its items count once.
-
-    Raises:
-        UserError: the dataset cannot be read any further.
-        TryAgain: workers keep dying.
     """
-    waiting = deque((job, 1) for job in jobs)
-    count = min(workers, len(waiting))
-    if count <= 1:
-        write = ShardWriter(source, work, threaded=usable_processors() > 1)
-        for job, _ in waiting:
-            write(job, advance)
-        return
-    threaded = 2 * count <= usable_processors()
-    crew = [_Worker(source, work, threaded) for _ in range(count)]
-    try:
-        while waiting or any(worker.job for worker in crew):
-            for worker in crew:
+
+    def __init__(self, source: Dataset, workers: int):
+        self._source = source
+        self._threaded = 2 * workers <= usable_processors()
+        self._most = workers if workers > 1 else 0
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def write(self, work: Work, jobs: Iterable[Job], advance: Callable[[int], None]) -> None:
+        """Writes shards.
+
+        Args:
+            work: what they have in common.
+            jobs: the shards.
+            advance: is told now and then how many more items are done; of a shard that has to be
+                begun again, its items count once.
+
+        Raises:
+            UserError: the dataset cannot be read any further, or the disk is full.
+            TryAgain: workers keep dying.
+        """
+        waiting = deque((job, 1) for job in jobs)
+        if not self._most:
+            write = ShardWriter(self._source, work, self._threaded)
+            for job, _ in waiting:
+                write(job, advance)
+            return
+        # All are started before the first is spoken to, so that they wake up side by side.
+        while len(self._workers) < min(self._most, len(waiting)):
+            self._workers.append(_Worker(self._source, self._threaded))
+        while waiting or any(worker.job for worker in self._workers):
+            for worker in self._workers:
                 if worker.job is None and waiting:
-                    worker.begin(*waiting.popleft())
-            busy = {worker.connection: worker for worker in crew if worker.job}
+                    worker.begin(work, *waiting.popleft())
+            busy = {worker.connection: worker for worker in self._workers if worker.job}
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
                 again = worker.listen(advance)
                 if again is not None:
                     waiting.append(again)
                     worker.end()
-                    crew[crew.index(worker)] = _Worker(source, work, threaded)
-    finally:
-        for worker in crew:
-            worker.end()
+                    place = self._workers.index(worker)
+                    self._workers[place] = _Worker(self._source, self._threaded)
+
+
+def write_shards(
+    source: Dataset, work: Work, jobs: Iterable[Job], workers: int, advance: Callable[[int], None]
+) -> None:
+    """Writes shards by a crew of their own; see `Crew`."""
+    with Crew(source, workers) as crew:
+        crew.write(work, jobs, advance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +127,7 @@ class _Worker:
     multiprocessing would run the caller's script again.
     """
 
-    def __init__(self, source: Dataset, work: Work, threaded: bool):
+    def __init__(self, source: Dataset, threaded: bool):
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -114,16 +143,19 @@ class _Worker:
         self.job: Job | None = None
         self._attempt = 0
         self._items = 0
-        self._greeting: tuple[Dataset, Work, bool] | None = (source, work, threaded)
+        self._greeting: tuple[Dataset, bool] | None = (source, threaded)
+        self._work: Work | None = None
 
-    def begin(self, job: Job, attempt: int) -> None:
+    def begin(self, work: Work, job: Job, attempt: int) -> None:
         """Gives it a shard to write; should it have died meanwhile, `listen` tells."""
         self.job, self._attempt, self._items = job, attempt, 0
         with contextlib.suppress(OSError):
             if self._greeting is not None:
-                # Not before all workers are started: a large dataset waits until it is read.
                 self.connection.send(self._greeting)
                 self._greeting = None
+            if self._work is not work:
+                self.connection.send(work)
+                self._work = work
             self.connection.send(job)
 
     def listen(self, advance: Callable[[int], None]) -> tuple[Job, int] | None:
@@ -172,12 +204,14 @@ def _serve(descriptor: int, parent: int) -> None:
         return
     connection = Connection(descriptor)
     try:
-        source, work, threaded = connection.recv()
-        write = ShardWriter(source, work, threaded)
+        source, threaded = connection.recv()
         while True:
-            job = connection.recv()
+            message = connection.recv()
+            if isinstance(message, Work):
+                write = ShardWriter(source, message, threaded)
+                continue
             try:
-                write(job, lambda items: connection.send(_Progress(items)))
+                write(message, lambda items: connection.send(_Progress(items)))
             except Exception as error:
                 connection.send(_Failed(_sendable(error)))
             else:

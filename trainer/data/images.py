@@ -55,6 +55,9 @@ _END_OF_IMAGE = b"\xff\xd9"
 _START_OF_SCAN = b"\xff\xda"
 _PROGRESSIVE = 0xC2
 _EXIF = 0xE1
+_MOST_SEGMENTS = 2**14  # before the first scan, or bytes between them: there are a few dozen
+# Application data but JFIF's and Adobe's, which say how colours are stored, and comments.
+_INFORMATION = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,14 +142,15 @@ def encode_png(array: np.ndarray[Any, Any]) -> bytes:
 
 def _check_jpeg(data: bytes, check: Check) -> CheckedImage | None:
     """A plain JPEG, by the fastest decoder there is; None if it takes a closer look."""
+    header = _JpegHeader(data)
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        return None
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(header.bare(data))
+        except ValueError:
+            return None
     _check_size(width, height)
-    header = _JpegHeader(data)
-    if colours not in ("YCbCr", "RGB", "Gray") or header.orientation in _TURNED:
-        return None
     if header.progressive and data.count(_START_OF_SCAN) > MAX_SCANS:
         raise BadItem(
             f"a progressive JPEG of {data.count(_START_OF_SCAN):,} scans",
@@ -156,16 +160,27 @@ def _check_jpeg(data: bytes, check: Check) -> CheckedImage | None:
         # Behind the headers, because pictures within them (thumbnails) have ends of their own.
         if data.rfind(_END_OF_IMAGE, header.size) < 0:
             raise BadItem("the image is truncated (it has no end)", _EXPECTED)
-        return CheckedImage(data, width, height)
+    elif _scan_fault(data):
+        # A decoder stops at the first oddity, and those of the headers (such as a colour profile
+        # that is cut short) do no harm; so it is asked again without them.
+        fault = _scan_fault(header.bare(data))
+        if fault:
+            raise BadItem(f"the image is truncated or damaged ({fault})", _EXPECTED)
+    if colours not in ("YCbCr", "RGB", "Gray") or header.orientation in _TURNED:
+        return None
+    return CheckedImage(data, width, height)
+
+
+def _scan_fault(data: bytes) -> str:
+    """What a strict decoder says against the pixels of a JPEG; empty if nothing."""
     try:
         # In grey: all of the file is read and all that can be wrong in it is found, while the
         # colours need not be computed.
         simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)
     except ValueError as error:
-        if "extraneous bytes" in str(error):  # between segments; nothing is lost
-            return None
-        raise BadItem(f"the image is truncated or damaged ({error})", _EXPECTED) from error
-    return CheckedImage(data, width, height)
+        # Bytes between the last pixel and the end; the picture is whole.
+        return "" if str(error).endswith("extraneous bytes before marker 0xd9") else str(error)
+    return ""
 
 
 def _check_png(data: bytes, check: Check) -> CheckedImage | None:
@@ -177,7 +192,7 @@ def _check_png(data: bytes, check: Check) -> CheckedImage | None:
             png.check_pixels()
     except Damage as error:
         raise BadItem(f"the image is truncated or damaged ({error})", _EXPECTED) from error
-    if png.depth > 8 or png.animated or png.exif:
+    if png.depth > 8 or png.animated or png.exif or (check == "decode" and not png.bare):
         return None
     return CheckedImage(data, png.width, png.height)
 
@@ -194,10 +209,13 @@ class _JpegHeader:
     def __init__(self, data: bytes):
         self.orientation = 1
         self.progressive = False
+        self._needed: list[tuple[int, int]] = []
         place = 2
-        while place + 4 <= len(data) and data[place] == 0xFF:
+        for _ in range(_MOST_SEGMENTS):
+            if place + 4 > len(data):
+                break
             marker = data[place + 1]
-            if marker == 0xFF:  # a byte of padding
+            if data[place] != 0xFF or marker in (0x00, 0xFF):  # padding, or what does not belong
                 place += 1
                 continue
             if marker == _START_OF_SCAN[1]:
@@ -206,8 +224,15 @@ class _JpegHeader:
             if marker == _EXIF and data.startswith(b"Exif\0\0", place + 4):
                 self.orientation = _orientation(data[place + 4 : place + 2 + length])
             self.progressive = self.progressive or marker == _PROGRESSIVE
+            if marker not in _INFORMATION:
+                self._needed.append((place, place + 2 + length))
             place += 2 + length
         self.size = place
+
+    def bare(self, data: bytes) -> bytes:
+        """The JPEG without the segments that decoding does not need, nor bytes between segments."""
+        segments = [data[begin:end] for begin, end in self._needed]
+        return b"".join((data[:2], *segments, data[self.size :]))
 
 
 def _orientation(exif: bytes) -> int:

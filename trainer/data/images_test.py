@@ -272,8 +272,14 @@ def test_damage_in_the_middle_of_a_jpeg_is_found():
     data[-200:-198] = b"\xff\xd9"
     with pytest.raises(BadItem, match=r"truncated or damaged \(.*premature end"):
         check_image(bytes(data), "a.jpg")
-    harmless = JPEG[:-2] + b"abc" + JPEG[-2:]  # every decoder skips what is no marker
-    assert check_image(harmless, "a.jpg").data == harmless
+    before_the_end = JPEG[:-2] + b"abc" + JPEG[-2:]  # every decoder skips what is no marker
+    table = JPEG.index(b"\xff\xc4")
+    before_a_table = JPEG[:table] + b"abc" + JPEG[table:]
+    profile = JPEG[:2] + b"\xff\xe2\0\x12ICC_PROFILE\0\5\2" + JPEG[2:]
+    for harmless in (before_the_end, before_a_table, profile):
+        assert check_image(harmless, "a.jpg").data == harmless
+        with pytest.raises(BadItem, match="truncated or damaged"):
+            check_image(harmless[:-100], "a.jpg")
 
 
 def test_a_jpeg_of_endless_scans_is_refused_at_once():
@@ -292,6 +298,17 @@ def test_a_damaged_picture_that_is_to_be_converted_is_refused():
         for check in ("header", "decode"):
             with pytest.raises(BadItem, match="truncated or damaged"):
                 check_image(data, "a.png", "convert", check)
+
+
+@pytest.mark.parametrize("name", [b"tRNS", b"zTXt", b"iCCP", b"fdAT"])
+def test_a_png_whose_further_chunks_pillow_cannot_read_is_refused(name):
+    bomb = b"a\0\0" + zlib.compress(bytes(2**27))
+    content = {b"tRNS": b"a", b"fdAT": b"ab"}.get(name, bomb)
+    chunk = struct.pack(">I", len(content)) + name + content
+    chunk += struct.pack(">I", zlib.crc32(name + content))
+    place = PNG.index(b"IDAT") - 4
+    with pytest.raises(BadItem, match="damaged"):
+        check_image(PNG[:place] + chunk + PNG[place:], "a.png")
 
 
 def test_nothing_is_said_of_files_that_pillow_warns_of(recwarn):

@@ -49,6 +49,8 @@ class Png:
         depth: bits per sample.
         animated: whether it has more frames than one.
         exif: whether there is EXIF, which may ask viewers to turn the picture.
+        bare: whether it has nothing but header, palette and pixels; of other chunks, such as texts,
+            colour profiles and transparency, only the checksums are looked at here.
     """
 
     width: int
@@ -56,6 +58,7 @@ class Png:
     depth: int
     animated: bool
     exif: bool
+    bare: bool
     _colour: int = dataclasses.field(repr=False)
     _interlaced: bool = dataclasses.field(repr=False)
     _pixels: tuple[memoryview, ...] = dataclasses.field(repr=False)
@@ -140,6 +143,7 @@ def inspect_png(data: bytes) -> Png:
         depth=depth,
         animated=b"acTL" in names,
         exif=b"eXIf" in names,
+        bare={b"IHDR", b"PLTE", b"IDAT", b"IEND"}.issuperset(names),
         _colour=colour,
         _interlaced=bool(interlaced),
         _pixels=tuple(pixels),
