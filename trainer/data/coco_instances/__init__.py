@@ -1,0 +1,1 @@
+"""COCO 2017: the boxes with a mask for each instance."""

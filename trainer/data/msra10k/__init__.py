@@ -1,0 +1,1 @@
+"""MSRA10K: pictures with a mask of what stands out."""
