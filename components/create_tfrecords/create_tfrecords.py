@@ -343,5 +343,6 @@ def _absent_classes(source: Dataset, notes: Mapping[str, Sequence[Note]]) -> Ite
         present = {label for note in of_split for label in note.labels}
         absent = [n for label, n in enumerate(source.class_names) if label not in present]
         if absent:
-            named = ", ".join(absent[:_NAMED]) + (", …" if len(absent) > _NAMED else "")
+            more = len(absent) - _NAMED
+            named = ", ".join(absent[:_NAMED]) + (f" and {more} more" if more > 0 else "")
             yield f"{len(absent)} of {len(source.class_names)} classes are not in {split}: {named}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 
 from components.create_tfrecords.create_tfrecords import create_tfrecords
 from components.create_tfrecords.shard import Job, Work, read_note
-from components.create_tfrecords.workers import ATTEMPTS, write_shards
+from components.create_tfrecords.workers import ATTEMPTS, Crew
 from trainer.data.image_folder.sample import write_sample
 from trainer.data.images import encode_png
 from trainer.dataset import Feature
@@ -50,7 +52,7 @@ class Trouble:
         (self.folder / f"process {os.getpid()}").touch()
         if index == 33 and self.kind:
             self._trouble()
-        return {"image": encode_png(np.full((4, 4, 1), index, np.uint8))}
+        return {"image": picture(index)}
 
     def _trouble(self):
         been_here = (self.folder / "been here").exists()
@@ -69,6 +71,10 @@ class Trouble:
             raise UserError(f"imported: {[name for name in HEAVY if name in sys.modules]}")
 
 
+def picture(index):
+    return encode_png(np.full((4, 4, 1), index, np.uint8))
+
+
 @pytest.fixture
 def here(tmp_path):
     (tmp_path / "processes").mkdir()
@@ -85,7 +91,8 @@ def run(here, kind="", workers=2, folder="examples"):
     (here / folder).mkdir(exist_ok=True)
     work = Work(str(here / folder), str(here), "trouble", "quarantine", "decode", {})
     progress = []
-    write_shards(Trouble(here / "processes", kind), work, jobs(), workers, progress.append)
+    with Crew(Trouble(here / "processes", kind), workers) as crew:
+        crew.write(work, jobs(), progress.append)
     return progress
 
 
@@ -186,6 +193,21 @@ def test_a_bad_item_is_noted_by_the_worker(here):
     assert sum(note.shard.records for note in notes) == ITEMS - 1
 
 
+def test_a_crew_stays_for_the_next_split(here):
+    first, second = jobs()[:3], jobs()[3:]
+    folder = here / "examples"
+    work = Work(str(folder), str(here), "trouble", "quarantine", "decode", {})
+    images = [xxhash.xxh3_64_intdigest(picture(index)) for index in range(ITEMS)]
+    after = dataclasses.replace(work, seen={"test": np.sort(np.array(images, np.uint64))})
+    with Crew(Trouble(here / "processes"), 2) as crew:
+        crew.write(work, first, lambda items: None)
+        before = sorted(processes(here))
+        crew.write(after, second, lambda items: None)
+    assert sorted(processes(here)) == before
+    refused = [len(read_note(folder, job).refused) for job in jobs()]
+    assert refused == [0, 0, 0, 10, 10, 10]
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_progress_counts_every_item_once(here, workers):
     progress = run(here, workers=workers)
@@ -233,9 +255,10 @@ def sleeper(here):
     )
     try:
         deadline = time.monotonic() + 30
-        while not (here / "processes" / "been here").exists() and time.monotonic() < deadline:
+        been_here = here / "processes" / "been here"
+        while not (been_here.exists() and len(processes(here)) == 2):
+            assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert (here / "processes" / "been here").exists()
         yield process
     finally:
         for pid in [process.pid, *processes(here)]:

@@ -129,6 +129,8 @@ def _decode(name: str, feature: Feature, stored: Any) -> Any:
         raise ValueError(f"A record must have the feature {name!r}; it has {sorted(stored)}.")
     kind = "bytes_list" if feature.encoding == "raw" else _LISTS[feature.dtype]
     content = getattr(stored[name], kind).value
+    if feature.shape == () and feature.encoding == "list" and len(content) == 1:
+        return content[0]  # as nearly all are, and an array would take five times as long
     if feature.encoding == "raw":
         array = np.frombuffer(content[0] if len(content) else b"", _NUMPY_DTYPES[feature.dtype])
     elif feature.dtype == "bytes":

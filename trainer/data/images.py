@@ -300,8 +300,9 @@ def _check_size(width: int, height: int) -> None:
 
 def _oddity(image: Image.Image, kind: str, frames: int, data: bytes) -> str:
     """What sets a readable image apart from plain JPEG and PNG; empty if nothing does."""
-    if frames > 1:
-        return f"an animated {kind} ({frames} frames)"
+    # What decoders see of a PNG that is half an animation, they do not agree on.
+    if frames > 1 or (kind == "PNG" and inspect_png(data).animated):
+        return f"an animated {kind} ({frames} frame{'s' if frames != 1 else ''})"
     if kind not in ("JPEG", "PNG"):
         return f"the format is {kind}"
     if kind == "PNG" and data[_PNG_BIT_DEPTH] == 16:

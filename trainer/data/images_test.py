@@ -300,6 +300,23 @@ def test_a_damaged_picture_that_is_to_be_converted_is_refused():
                 check_image(data, "a.png", "convert", check)
 
 
+def test_half_an_animation_is_one():
+    control = struct.pack(
+        ">5I2H2B", 0, 16, 12, 0, 0, 1, 25, 0, 0
+    )  # one frame, a part of the picture
+    chunk = struct.pack(">I", len(control)) + b"fcTL" + control
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    place = PNG.index(b"IDAT") - 4
+    with pytest.raises(BadItem, match="animated|damaged"):
+        check_image(PNG[:place] + chunk + PNG[place:], "a.png")
+    single = encode(picture(), "PNG", save_all=True, append_images=[], default_image=False)
+    actl = struct.pack(">I", 8) + b"acTL" + struct.pack(">2I", 1, 0)
+    actl += struct.pack(">I", zlib.crc32(actl[4:]))
+    place = single.index(b"IDAT") - 4
+    with pytest.raises(BadItem, match="animated|damaged"):
+        check_image(single[:place] + actl + single[place:], "a.png")
+
+
 @pytest.mark.parametrize("name", [b"tRNS", b"zTXt", b"iCCP", b"fdAT"])
 def test_a_png_whose_further_chunks_pillow_cannot_read_is_refused(name):
     bomb = b"a\0\0" + zlib.compress(bytes(2**27))

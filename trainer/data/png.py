@@ -31,6 +31,7 @@ _PASSES = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
+_ANIMATION = frozenset((b"acTL", b"fcTL", b"fdAT"))  # section 11.3.6
 _FILTERS = 5  # section 9.2: types 0 to 4
 _BLOCK = 2**20  # bytes of rows that are inflated at once
 
@@ -47,7 +48,7 @@ class Png:
         width: in pixels.
         height: in pixels.
         depth: bits per sample.
-        animated: whether it has more frames than one.
+        animated: whether it has any chunk of an animation, all of which need not be there.
         exif: whether there is EXIF, which may ask viewers to turn the picture.
         bare: whether it has nothing but header, palette and pixels; of other chunks, such as texts,
             colour profiles and transparency, only the checksums are looked at here.
@@ -141,7 +142,7 @@ def inspect_png(data: bytes) -> Png:
         width=width,
         height=height,
         depth=depth,
-        animated=b"acTL" in names,
+        animated=not _ANIMATION.isdisjoint(names),
         exif=b"eXIf" in names,
         bare={b"IHDR", b"PLTE", b"IDAT", b"IEND"}.issuperset(names),
         _colour=colour,

@@ -174,8 +174,8 @@ class _PickledBatch:
         except Exception as error:  # a damaged pickle can fail in any way
             raise UserError(
                 f"{self.path} must be a batch of CIFAR-10's Python version, a pickled dictionary "
-                f"with labels and data [n, {_PIXELS}] of bytes; it is not ({error}). Get the file "
-                "again."
+                f"with labels and data [n, {_PIXELS}] of bytes; it is not "
+                f"({' '.join(str(error).split())}). Get the file again."
             ) from error
         return labels, pixels
 
