@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines import examples
 from trainer import imports
 from trainer.errors import TryAgain, UserError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(examples.app, name="examples")
 
 CPUS = os.cpu_count() or 1
 

@@ -49,7 +49,7 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
     "components/*/__main__.py": ("components.command",),
     "components/*/*": (
         *(*PLAIN, "trainer.data", "trainer.engine", "trainer.recipe"),
-        *("trainer.model_card", "trainer.reproducible"),
+        *("trainer.model_card", "trainer.reproducible", "components.images"),
     ),
     "components/*": PLAIN,
     "pipelines/local/*": (*PLAIN, "trainer.model_card"),
@@ -59,6 +59,9 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
 # Imports against the direction, inside a function: (file, module) -> why.
 LATE = {
     ("pipelines/cli.py", "trainer.engine.import_weights"): "the command import-weights is its face",
+    ("pipelines/examples.py", "trainer.data.verification"): "`examples verify` is its face",
+    ("pipelines/examples.py", "trainer.data.gallery"): "`examples show` is its face",
+    ("pipelines/examples.py", "trainer.data.comparison"): "`examples diff` is its face",
 }
 
 # Package -> files that may import it, and why each must.
@@ -69,17 +72,17 @@ PLACES: dict[str, dict[str, str]] = {
         "trainer/engine/export.py": "writes the SavedModel",
         "trainer/reproducible.py": "knows the fingerprint of a SavedModel",
         "trainer/models/*/data.py": "deterministic and random preprocessing",
-        "components/preprocess/preprocess.py": "runs TF Transform",
+        "components/preprocess/*": "runs TF Transform",
         "components/export_hub/export_hub.py": "asks the export what it answers",
         "components/export_hub/answer.py": "loads an export as its users do",
     },
     "tensorflow_hub": {"components/export_hub/answer.py": "loads an export as its users do"},
     "tensorflow_transform": {
-        "components/preprocess/preprocess.py": "runs TF Transform",
+        "components/preprocess/*": "runs TF Transform",
         "trainer/models/*/data.py": "full passes over the data, such as vocabularies",
     },
-    "tfx_bsl": {"components/preprocess/preprocess.py": "feeds TF Transform"},
-    "apache_beam": {"components/preprocess/preprocess.py": "runs TF Transform"},
+    "tfx_bsl": {"components/preprocess/*": "feeds TF Transform"},
+    "apache_beam": {"components/preprocess/*": "runs TF Transform"},
     "jax": {"trainer/backend/jax.py": "the train step on JAX"},
     "keras": {
         "trainer/recipe.py": "a recipe is made of Keras models",
@@ -107,7 +110,7 @@ HEAVY = ("tensorflow", "keras", "jax", "apache_beam", "tensorflow_transform", "t
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """One imported module; `late` if only a function imports it."""
+    """One imported module; `late` if only a function, or a type checker, imports it."""
 
     module: str
     late: bool
@@ -140,7 +143,9 @@ def _imports(path: Path, node: ast.AST, late: bool) -> Iterator[Import]:
                 yield Import(below if below in MODULES else base, late)
         else:
             function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            yield from _imports(path, child, late or function)
+            # What only a type checker imports, no program does.
+            types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            yield from _imports(path, child, late or function or types)
 
 
 def within(module: str, allowed: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.readme import README, generated
+from trainer.catalog import dataset_names
 
 ROOT = README.parent
 TEXT = README.read_text(encoding="utf-8")
@@ -29,6 +30,9 @@ NEEDS = {
     "paper2hub why": "a run of the reader's",
     "paper2hub parity": "Docker, and minutes: tests/test_local_docker.py does it",
     "paper2hub import-weights": "a checkpoint of the reader's",
+    "paper2hub examples verify": "examples of the reader's: pipelines/examples_test.py has its own",
+    "paper2hub examples show": "examples of the reader's",
+    "paper2hub examples diff": "examples of the reader's",
 }
 
 
@@ -66,10 +70,10 @@ def test_commands_run(command: str, tmp_path: Path) -> None:
     environment = Path(sys.executable).parent
     program = [sys.executable] if words[0] == "python" else [str(environment / words[0])]
     options = [word for word in words if word.startswith("-") and word != "-m"]
-    if any(command.startswith(start) for start in NEEDS):
-        shown = execute([*program, words[1], "--help"], ROOT)
+    for start in (start for start in NEEDS if command.startswith(start)):
+        shown = execute([*program, *start.split()[1:], "--help"], ROOT)
         for option in options:
-            assert option in shown, f"{option} is no option of {words[1]}"
+            assert option in shown, f"{option} is no option of {start}"
         return
     if "-o" in words:
         words[words.index("-o") + 1] = str(tmp_path / "out.yaml")
@@ -90,6 +94,19 @@ def test_the_local_runners_page_names_commands_and_options_that_exist() -> None:
     assert len(options) > 8
     for option in options:
         assert option in shown, f"{option} is no option of any command"
+
+
+def test_the_page_of_the_data_names_every_dataset_and_options_that_exist() -> None:
+    page = (ROOT / "trainer" / "data" / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| \[`(\w+)`\]\((\w+)\) \|", page, re.MULTILINE)
+    assert named == [(name, name) for name in dataset_names()]
+    lines = re.findall(r"^\$ paper2hub examples (\w+) (.*)$", page, re.MULTILINE)
+    assert [command for command, _ in lines] == ["verify", "show", "diff"]
+    program = str(Path(sys.executable).parent / "paper2hub")
+    for command, rest in lines:
+        shown = execute([program, "examples", command, "--help"], ROOT)
+        for option in re.findall(r"--?[a-z][a-z-]*", rest):
+            assert option in shown, f"{option} is no option of {command}"
 
 
 def execute(command: list[str], folder: Path) -> str:

@@ -34,6 +34,7 @@ _BLOCKS = 32  # blocks of records that wait for the threads
 _BLOCK = 2**20  # bytes that a scan reads at once
 _NEAR = 2**16  # bytes read at once where the next record is near, as most are
 _SECOND_READING = 2**28  # the longest stretch after a damaged length that is tried as one record
+_SEARCHED = 2**24  # bytes of a file in which flipped bits are looked for, which takes a few seconds
 
 
 class RecordWriter:
@@ -261,7 +262,7 @@ class RecordScan:
     Iterating gives every record, whole or damaged. A record whose data is damaged hides none of the
     others: its length has a checksum of its own. After a damaged length the next record is found by
     that checksum; what lies between counts as one record. The memory needed is that of the largest
-    record and 3 MiB, whatever a damaged file claims.
+    record a few times over and 3 MiB, whatever a damaged file claims.
 
     Args:
         path: the file.
@@ -283,21 +284,17 @@ class RecordScan:
 
     def __iter__(self) -> Iterator[ScannedRecord]:
         # One thread computes the checksums of the file while this one takes the records apart.
-        with open(self._path, "rb") as file, ThreadPoolExecutor(1) as digester:
+        with open(self._path, "rb", 0) as file, ThreadPoolExecutor(1) as digester:
             reader = _Forward(file, digester, self._advance)
             number = 0
-            while reader.have(_HEADER_BYTES):
-                record = _sound_record(reader, number) or _damaged_record(reader, number)
+            while record := _next_scanned(reader, number):
                 yield record
                 number += 1
-            if reader.have(1):
-                yield ScannedRecord(number, reader.place, None, "the file ends inside its header")
-            reader.skip_to_end()
             self.bytes, self.crc32c, self.sha256 = reader.digests()
 
 
 class _Forward:
-    """A file that is read once, forwards, in blocks; a thread computes its checksums meanwhile."""
+    """A file that is read once, forwards; a thread computes its checksums meanwhile."""
 
     def __init__(
         self,
@@ -306,93 +303,96 @@ class _Forward:
         advance: Callable[[int], None] | None,
     ):
         self.size = os.fstat(file.fileno()).st_size
-        self.block = b""
-        self.at = 0  # how far the block has been used
-        self._begin = 0  # where the block begins in the file
+        self.place = 0
+        self.searchable = _SEARCHED
         self._file = file
         self._digester = digester
         self._advance = advance
         self._sha256 = hashlib.sha256()
         self._crc32c = 0
+        self._block = b""
+        self._at = 0  # how far the block has been used
         self._pending: Future[None] | None = None
 
-    @property
-    def place(self) -> int:
-        """Where in the file the next byte is that has not been used."""
-        return self._begin + self.at
-
-    def have(self, count: int) -> bool:
-        """Whether that many unused bytes follow; afterwards they are in the block, from `at` on."""
-        missing = count - (len(self.block) - self.at)
-        return missing <= 0 or self._read(max(missing, _BLOCK)) >= missing
-
-    def take(self, count: int) -> bytes:
-        """The next bytes; `have` must have said that they are there."""
-        self.at += count
-        return self.block[self.at - count : self.at]
+    def read(self, count: int) -> bytes:
+        """The next bytes, fewer at the end of the file."""
+        end = self._at + count
+        if end <= len(self._block):
+            data = self._block[self._at : end]
+            self._at = end
+        else:
+            data = self._read_across(count)
+        self.place += len(data)
+        return data
 
     def pread(self, count: int, place: int) -> bytes:
         """Bytes from anywhere in the file, without moving."""
         return os.pread(self._file.fileno(), count, place)
 
-    def skip(self, count: int) -> None:
-        """Goes on by that many bytes, or to the end of the file."""
-        while count and self.have(1):
-            step = min(count, len(self.block) - self.at)
-            self.at += step
-            count -= step
-
-    def skip_to_end(self) -> None:
-        """Goes to the end of the file."""
-        while self.have(1):
-            self.at = len(self.block)
+    def skip_to(self, place: int) -> None:
+        """Goes on to a place of the file, or to its end."""
+        while self.place < place and self.read(min(place - self.place, _BLOCK)):
+            pass
 
     def digests(self) -> tuple[int, str, str]:
         """Number of bytes read, and their CRC-32C and SHA-256 as hexadecimal digits."""
         if self._pending:
             self._pending.result()
-        return self._begin + len(self.block), f"{self._crc32c:08x}", self._sha256.hexdigest()
+        return self.place, f"{self._crc32c:08x}", self._sha256.hexdigest()
 
-    def _read(self, count: int) -> int:
-        piece = self._file.read(count)
-        if self._pending:
-            self._pending.result()  # no more than one piece waits in memory
-        self._pending = self._digester.submit(self._digest, piece)
-        self._begin += self.at
-        self.block = self.block[self.at :] + piece
-        self.at = 0
-        if self._advance:
-            self._advance(len(piece))
-        return len(piece)
+    def _read_across(self, count: int) -> bytes:
+        """The next bytes, which go beyond the block."""
+        pieces = [self._block[self._at :]]
+        missing = count - len(pieces[0])
+        self._block, self._at = b"", 0
+        while missing > 0 and (block := self._file.read(_BLOCK)):
+            if self._pending:
+                self._pending.result()  # no more than one block waits in memory
+            self._pending = self._digester.submit(self._digest, block)
+            if self._advance:
+                self._advance(len(block))
+            self._block, self._at = block, min(missing, len(block))
+            pieces.append(block[: self._at])
+            missing -= self._at
+        return b"".join(pieces)
 
-    def _digest(self, piece: bytes) -> None:
-        self._sha256.update(piece)
-        self._crc32c = google_crc32c.extend(self._crc32c, piece)
+    def _digest(self, block: bytes) -> None:
+        # Of blocks of 1 MiB, both are computed without holding back the other threads.
+        self._sha256.update(block)
+        self._crc32c = google_crc32c.extend(self._crc32c, block)
 
 
-def _sound_record(reader: _Forward, number: int) -> ScannedRecord | None:
-    """The next record; None, without having moved, if its header is damaged or the file is cut."""
-    size, stored = _HEADER.unpack_from(reader.block, reader.at)
-    if masked_crc32c(reader.block[reader.at : reader.at + _LENGTH.size]) != stored:
-        return None
-    # Asked of the file's size first: what a record claims must not decide how much is read.
-    whole = _HEADER_BYTES + size + _CHECKSUM.size
-    if whole > reader.size - reader.place or not reader.have(whole):
-        return None
+def _next_scanned(reader: _Forward, number: int) -> ScannedRecord | None:
+    """The next record, whole or damaged; None at the end of the file."""
     offset = reader.place
-    reader.at += _HEADER_BYTES
-    data = reader.take(size)
-    stored = _CHECKSUM.unpack(reader.take(_CHECKSUM.size))[0]
-    if masked_crc32c(data) == stored:
-        return ScannedRecord(number, offset, data)
-    return _damaged_data(ScannedRecord(number, offset, data), stored)
+    header = reader.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES:
+        damage = "the file ends inside its header"
+        return ScannedRecord(number, offset, None, damage) if header else None
+    size, stored = _HEADER.unpack(header)
+    if masked_crc32c(header[: _LENGTH.size]) != stored:
+        return _without_header(reader, ScannedRecord(number, offset, None), header)
+    # Asked of the file's size first: what a record claims must not decide how much is read.
+    rest = size + _CHECKSUM.size
+    there = reader.size - reader.place
+    if rest <= there:
+        data, footer = reader.read(size), reader.read(_CHECKSUM.size)
+        there = len(data) + len(footer)
+    if rest > there:
+        reader.skip_to(reader.size)
+        damage = f"the file ends inside it: {there:,} of its {rest:,} bytes are there"
+        return ScannedRecord(number, offset, None, damage)
+    record = ScannedRecord(number, offset, data)
+    (stored,) = _CHECKSUM.unpack(footer)
+    return record if masked_crc32c(data) == stored else _damaged_data(reader, record, stored)
 
 
-def _damaged_data(record: ScannedRecord, stored: int) -> ScannedRecord:
+def _damaged_data(reader: _Forward, record: ScannedRecord, stored: int) -> ScannedRecord:
     """A record whose checksum is wrong, with what can be said about it."""
     data = record.data or b""
     begin = record.offset + _HEADER_BYTES
-    found = flipped_bit(data, stored)
+    reader.searchable -= len(data)
+    found = flipped_bit(data, stored) if reader.searchable >= 0 else None
     if found is None:
         damage = (
             f"the checksum of its data is wrong: bytes {begin:,} to {begin + len(data) - 1:,} of "
@@ -410,65 +410,60 @@ def _damaged_data(record: ScannedRecord, stored: int) -> ScannedRecord:
     return record._replace(data=bytes(mended), damage=damage, wrong_byte=wrong)
 
 
-def _damaged_record(reader: _Forward, number: int) -> ScannedRecord:
-    """The next record, whose header is damaged or which the file's end cuts; moves past it."""
-    offset, size = reader.place, reader.size
-    header = reader.block[reader.at : reader.at + _HEADER_BYTES]
-    length, stored = _HEADER.unpack(header)
-    if masked_crc32c(header[: _LENGTH.size]) == stored:
-        there = size - offset - _HEADER_BYTES
-        reader.skip_to_end()
-        damage = f"the file ends inside it: {there:,} of its {length + _CHECKSUM.size:,} bytes"
-        return ScannedRecord(number, offset, None, f"{damage} are there")
+def _without_header(reader: _Forward, record: ScannedRecord, header: bytes) -> ScannedRecord:
+    """What can be said of the record whose header has just been read, and is damaged."""
+    offset, size = record.offset, reader.size
     frame = _HEADER_BYTES + _CHECKSUM.size
-    mended = mended_header(header, size - offset - frame)
+    mended = mended_header(header, min(size - offset - frame, _SECOND_READING))
     if mended:
         length, place = mended
-        record = _with_length(reader, number, length, follows=True)
-        if record:
+        found = _with_length(reader, record, length, follows=True)
+        if found:
             what = "length" if place < _LENGTH.size else "checksum of its length"
             wrong = offset + place
             damage = f"one bit of the {what} has changed, at byte {wrong:,} of the file"
-            if record.damage:
-                damage = f"{damage}, and {record.damage}"
-            return record._replace(damage=damage, wrong_byte=wrong)
-    found = next_header(reader.pread, offset + 1, size)
-    end = size if found is None else found
+            if found.damage:
+                damage = f"{damage}, and {found.damage}"
+            return found._replace(damage=damage, wrong_byte=wrong)
+    following = next_header(reader.pread, offset + 1, size)
+    end = size if following is None else following
     if frame <= end - offset <= _SECOND_READING:
-        record = _with_length(reader, number, end - offset - frame, follows=False)
-        if record:
-            return record._replace(damage="its length is damaged; its data is whole")
-    reader.skip(end - offset)
-    if found is None:
+        found = _with_length(reader, record, end - offset - frame, follows=False)
+        if found:
+            return found._replace(damage="its length is damaged; its data is whole")
+    reader.skip_to(end)
+    if following is None:
         rest = f"the rest of the file, {end - offset:,} bytes, cannot be read"
-        return ScannedRecord(number, offset, None, f"its length is damaged, and {rest}")
+        return record._replace(damage=f"its length is damaged, and {rest}")
     between = f"nothing can be read up to byte {end:,} of the file, where the next record begins"
-    return ScannedRecord(number, offset, None, f"its length is damaged, and {between}")
+    return record._replace(damage=f"its length is damaged, and {between}")
 
 
-def _with_length(reader: _Forward, number: int, length: int, follows: bool) -> ScannedRecord | None:
-    """The next record if its length is the one given; None, without having moved, if it is not.
+def _with_length(
+    reader: _Forward, record: ScannedRecord, length: int, follows: bool
+) -> ScannedRecord | None:
+    """The record with its data, if the length is the one given; None, without having moved, if not.
 
     The checksum of the data proves the length. If `follows`, so does a sound header, or the end of
     the file, right after the record.
     """
-    offset = reader.place
-    whole = _HEADER_BYTES + length + _CHECKSUM.size
-    if not reader.have(whole):
+    begin = record.offset + _HEADER_BYTES
+    end = begin + length + _CHECKSUM.size
+    content = reader.pread(end - begin, begin)
+    if len(content) < end - begin:
         return None
-    data = reader.block[reader.at + _HEADER_BYTES :][:length]
-    stored = _CHECKSUM.unpack_from(reader.block, reader.at + whole - _CHECKSUM.size)[0]
-    record = ScannedRecord(number, offset, data)
+    data, (stored,) = content[:length], _CHECKSUM.unpack(content[length:])
+    found = record._replace(data=data)
     if masked_crc32c(data) != stored:
-        after = reader.pread(_HEADER_BYTES, offset + whole)
+        after = reader.pread(_HEADER_BYTES, end)
         sound = len(after) == _HEADER_BYTES and (
             masked_crc32c(after[: _LENGTH.size]) == _HEADER.unpack(after)[1]
         )
         if not follows or (after and not sound):
             return None
-        record = _damaged_data(record, stored)
-    reader.at += whole
-    return record
+        found = _damaged_data(reader, found, stored)
+    reader.skip_to(end)
+    return found
 
 
 def _masked_crc32c(data: bytes) -> bytes:

@@ -268,6 +268,17 @@ def test_garbage_of_any_kind_ends(tmp_path):
         assert scan.sha256 == hashlib.sha256(content).hexdigest()
 
 
+def test_flipped_bits_are_not_looked_for_without_end(tmp_path):
+    size = 3 * 2**20
+    content = bytearray(write(tmp_path / "a", [bytes(size)] * 7))
+    for number in range(7):
+        content[number * (size + 16) + size] ^= 16  # near the end, where it is found at once
+    (tmp_path / "a").write_bytes(content)
+    records = scanned(tmp_path / "a")
+    assert [record.wrong_byte is not None for record in records] == [True] * 5 + [False] * 2
+    assert all(record.damage for record in records)
+
+
 def test_what_advance_raises_ends_the_scan(path):
     def stop(count):
         raise InterruptedError(count)
