@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
+import xxhash
 
 import components.create_tfrecords
 import trainer.data
@@ -205,25 +206,26 @@ def _open(data: str, dataset: str) -> tuple[str, Path, Dataset]:
 class _Listing:
     """The files below a folder: how large they are together, and whether they have changed.
 
+    Nothing is kept of a file, so that millions of them take no memory.
+
     Attributes:
         bytes: size of all files.
-        digest: SHA-256 of names, sizes and times of change, in hexadecimal.
+        digest: of names, sizes and times of change, in hexadecimal; no matter in which order.
     """
 
     def __init__(self, root: Path, target: Path):
         # What this run writes may lie within the data's folder, and is no data.
         place = target.resolve()
-        own = {place, *(place.with_name(f".{place.name}.{end}") for end in ("unfinished", "lock"))}
-        self._own = {str(path) for path in own}
-        self._total = hashlib.sha256()
+        self._own = {str(place), str(place.with_name(f".{place.name}.unfinished"))}
+        self._total = 0
         self.bytes = 0
         self._add(str(root))
-        self.digest = self._total.hexdigest()
+        self.digest = f"{self._total:032x}"
 
     def _add(self, folder: str) -> None:
         folders = []
         with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
+            for entry in entries:
                 if entry.path in self._own:
                     continue
                 if entry.is_dir(follow_symlinks=False):
@@ -233,8 +235,9 @@ class _Listing:
                     status = entry.stat()
                     size = status.st_size if stat.S_ISREG(status.st_mode) else 0
                     self.bytes += size
-                    line = f"{entry.path}\0{size}\0{status.st_mtime_ns}\0"
-                    self._total.update(line.encode("utf-8", "surrogateescape"))
+                    line = f"{entry.path}\0{size}\0{status.st_mtime_ns}"
+                    digest = xxhash.xxh3_128_intdigest(line.encode("utf-8", "surrogateescape"))
+                    self._total = (self._total + digest) % 2**128
         for path in folders:
             # A folder that may not be read is the adapter's to complain of, if it wants it.
             with contextlib.suppress(PermissionError):

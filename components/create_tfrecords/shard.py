@@ -7,7 +7,7 @@ import dataclasses
 import errno
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,10 +156,11 @@ class ShardWriter:
         refused: list[Refused] = []
         changed: list[Changed] = []
         labels: collections.Counter[int] = collections.Counter()
-        digests = []
+        indices = self._indices(job)
+        digests = np.empty(len(indices), DIGESTS)
         waiting = 0
         with RecordWriter(draft, self._threaded) as writer:
-            for index in self._indices(job):
+            for index in map(int, indices):
                 waiting += 1
                 if waiting == _REPORTED:
                     advance(waiting)
@@ -173,23 +174,23 @@ class ShardWriter:
                     continue
                 pieces = example_pieces(self._features, example)
                 writer.write(pieces)
-                digests.append((_digest(pieces), image))
+                digests[writer.records - 1] = (_digest(pieces), image)
                 changed += [Changed(index, key, change) for change in changes]
                 for name in self._labels:
                     value = example[name]
                     labels.update([value] if isinstance(value, int) else value.ravel().tolist())
         (folder / NOTES).mkdir(exist_ok=True)
-        np.array(digests, DIGESTS).tofile(_digests_file(folder, job))
+        digests[: writer.records].tofile(_digests_file(folder, job))
         os.replace(draft, folder / job.file)
         note = Note(writer.shard(job.file), tuple(refused), tuple(changed), dict(labels))
         write_json(_note_file(folder, job), dataclasses.asdict(note))
         advance(waiting)
 
-    def _indices(self, job: Job) -> Iterator[int]:
+    def _indices(self, job: Job) -> np.ndarray[Any, Any]:
         """The items of a shard: folders are sorted by class, so items are dealt out at random."""
         order = _order(self._source.splits[job.split])
         begin, end = (len(order) * n // job.shards for n in (job.number, job.number + 1))
-        return (int(index) for index in order[begin:end])
+        return order[begin:end]
 
     def _example(self, split: str, index: int, key: str) -> tuple[dict[str, Any], list[str]]:
         try:

@@ -97,14 +97,6 @@ class Crew:
                     self._workers[place] = _Worker(self._source, self._threaded)
 
 
-def write_shards(
-    source: Dataset, work: Work, jobs: Iterable[Job], workers: int, advance: Callable[[int], None]
-) -> None:
-    """Writes shards by a crew of their own; see `Crew`."""
-    with Crew(source, workers) as crew:
-        crew.write(work, jobs, advance)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Progress:
     items: int
