@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.data.files import read_file, readable
-from trainer.data.image_folder.listing import Listing, all_in, folders_in, others_in
+from trainer.data.listing import Listing, all_in, folders_in, others_in
 from trainer.dataset import DatasetInfo, Example, Feature
 from trainer.errors import BadItem, UserError
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from trainer.data.files import read_file, readable
 from trainer.data.image_folder.dataset import list_classes
-from trainer.data.image_folder.listing import folders_in
+from trainer.data.listing import folders_in
 from trainer.data.imagenet.archive import index_archive
 from trainer.data.imagenet.ground_truth import (
     DEVKIT,

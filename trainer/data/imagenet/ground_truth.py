@@ -20,7 +20,7 @@ import numpy as np
 from trainer.data.files import read_file
 from trainer.data.imagenet.archive import index_content
 from trainer.data.imagenet.synsets import WNID
-from trainer.data.svhn.matlab import list_variables, read_variable
+from trainer.data.matlab import list_variables, read_variable
 from trainer.errors import BadItem, UserError
 
 DEVKIT = "ILSVRC2012_devkit_t12"

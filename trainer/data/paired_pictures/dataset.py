@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import simplejpeg
 
 from trainer.data.files import read_file, readable
-from trainer.data.image_folder.listing import all_in, folders_in
+from trainer.data.listing import all_in, folders_in
 from trainer.dataset import DatasetInfo, Example, Feature
 from trainer.errors import BadItem, UserError
 

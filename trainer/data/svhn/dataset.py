@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from trainer.data.images import encode_png
-from trainer.data.svhn.matlab import UINT8, Variable, list_variables, read_variable
+from trainer.data.matlab import UINT8, Variable, list_variables, read_variable
 from trainer.dataset import DatasetInfo, Example, Feature
 from trainer.errors import BadItem, UserError
 

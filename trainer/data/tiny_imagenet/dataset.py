@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data.files import read_file, readable
-from trainer.data.image_folder.listing import Listing, all_in, folders_in
+from trainer.data.listing import Listing, all_in, folders_in
 from trainer.data.imagenet.synsets import WNID, class_names
 from trainer.dataset import DatasetInfo, Example, Feature
 from trainer.errors import BadItem, UserError

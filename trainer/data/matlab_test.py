@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from trainer.data.svhn.matlab import UINT8, list_variables, read_variable
+from trainer.data.matlab import UINT8, list_variables, read_variable
 
 MATLABS_OWN = Path(scipy.io.__file__).parent / "matlab" / "tests" / "data"
 

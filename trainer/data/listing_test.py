@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from trainer.data.image_folder.listing import Listing, all_in, folders_in, others_in
+from trainer.data.listing import Listing, all_in, folders_in, others_in
 from trainer.errors import UserError
 
 
