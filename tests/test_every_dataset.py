@@ -196,7 +196,7 @@ BROKEN = {
     ),
     "animated.gif": (
         encode(PICTURE, "GIF", save_all=True, append_images=[PICTURE.rotate(90)]),
-        "an animated GIF (2 frames)",
+        "an animated GIF",
     ),
     "text.png": (b"a note, not a picture\n", "not an image; the file begins with b'a note"),
     "": (None, "a label without an image: the class folder is empty"),

@@ -219,10 +219,15 @@ class _Listing:
         self._own = {str(place), str(place.with_name(f".{place.name}.unfinished"))}
         self._total = 0
         self.bytes = 0
-        self._add(str(root))
+        waiting = [str(root)]
+        while waiting:
+            # A folder that may not be read is the adapter's to complain of, if it wants it.
+            with contextlib.suppress(PermissionError):
+                waiting += self._add(waiting.pop())
         self.digest = f"{self._total:032x}"
 
-    def _add(self, folder: str) -> None:
+    def _add(self, folder: str) -> list[str]:
+        """Takes in the files of a folder; returns the folders in it."""
         folders = []
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -238,10 +243,7 @@ class _Listing:
                     line = f"{entry.path}\0{size}\0{status.st_mtime_ns}"
                     digest = xxhash.xxh3_128_intdigest(line.encode("utf-8", "surrogateescape"))
                     self._total = (self._total + digest) % 2**128
-        for path in folders:
-            # A folder that may not be read is the adapter's to complain of, if it wants it.
-            with contextlib.suppress(PermissionError):
-                self._add(path)
+        return folders
 
 
 def _jobs(source: Dataset, split: str, shards: int, data_bytes: int) -> list[Job]:

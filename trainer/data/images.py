@@ -21,6 +21,10 @@ Unusual = Literal["quarantine", "convert"]
 MAX_PIXELS = 89_478_485
 """Most pixels of one image: where Pillow begins to warn of decompression bombs (¼ GiB of RGB)."""
 
+MAX_UNUSUAL_PIXELS = MAX_PIXELS // 4
+"""Most pixels of an image that is to be converted (ours): WebP, GIF and TIFF take several times as
+much memory as what comes of them."""
+
 MAX_SCANS = 100
 """Most passes of one progressive JPEG (ours): encoders make about ten, and each costs a decoder as
 much time as the whole image however few bytes it has."""
@@ -41,6 +45,7 @@ _EXTENSIONS = {
 }
 # Pillow knows more, but some of those run other programs (EPS) or exist nowhere in datasets.
 _READABLE = tuple(sorted(set(_EXTENSIONS.values())))
+_ANIMATED = ("GIF", "WEBP")  # of a TIFF it would take long to tell, and its pages are no animation
 _MAGIC = {b"\xff\xd8\xff": "JPEG", SIGNATURE: "PNG", b"GIF8": "GIF", b"BM": "BMP"}
 _PNG_BIT_DEPTH = 24  # offset in the file: signature 8, chunk length 4, "IHDR" 4, width 4, height 4
 _EIGHT_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr")
@@ -249,60 +254,56 @@ def _orientation(exif: bytes) -> int:
 
 def _check_other(data: bytes, unusual: Unusual) -> tuple[CheckedImage, str]:
     """An image that is no plain upright JPEG or PNG, by Pillow, and its format."""
-    image, frames, orientation = _open(data)
-    kind = "JPEG" if image.format == "MPO" else str(image.format)
-    oddity = _oddity(image, kind, frames, data)
-    if oddity and unusual == "quarantine":
-        raise BadItem(oddity, _EXPECTED)
-    if not oddity and orientation == 1:
-        return CheckedImage(data, *image.size), kind
-    turned = f"turned upright: EXIF orientation {orientation}" if orientation != 1 else ""
-    try:
-        if oddity:
-            content = encode_png(_rgb(_turned(image, orientation)))
-            change = "; ".join(filter(None, (f"converted to PNG: {oddity}", turned)))
-        else:
-            content, change = _encode_like(data, image, kind, orientation), turned
-    except BadItem:
-        raise
-    except Exception as error:  # as when decoding
-        raise BadItem(f"the image is truncated or damaged ({error})", _EXPECTED) from error
-    size = image.size[::-1] if orientation in SIDEWAYS else image.size
-    return CheckedImage(content, *size, change, orientation), kind
-
-
-def _open(data: bytes) -> tuple[Image.Image, int, int]:
-    """The first picture of a file, how many follow each other in time, its EXIF orientation."""
     try:
         image = Image.open(io.BytesIO(data), formats=_READABLE)
-        _check_size(*image.size)
-        frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+        kind = "JPEG" if image.format == "MPO" else str(image.format)
+        _check_size(*image.size, MAX_PIXELS if kind in ("JPEG", "PNG") else MAX_UNUSUAL_PIXELS)
+        oddity = _oddity(image, kind, data)
+        if oddity and unusual == "quarantine":
+            raise BadItem(oddity, _EXPECTED)
         image.load()
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return _stored(data, image, kind, oddity), kind
     except BadItem:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadItem(f"too large ({error})", f"at most {MAX_PIXELS:,} pixels") from error
     except UnidentifiedImageError as error:
-        kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
-        if kind:
-            raise BadItem(f"the {kind} file is damaged at its beginning", _EXPECTED) from error
+        damaged = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+        if damaged:
+            raise BadItem(f"the {damaged} file is damaged at its beginning", _EXPECTED) from error
         raise BadItem(f"not an image; the file begins with {data[:12]!r}", _EXPECTED) from error
     except Exception as error:  # decoders raise a dozen kinds for damaged data
         raise BadItem(f"the image is truncated or damaged ({error})", _EXPECTED) from error
-    return image, frames, orientation if orientation in _TURNED else 1
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise BadItem(f"{width * height:,} pixels", f"at most {MAX_PIXELS:,} pixels")
+def _stored(data: bytes, image: Image.Image, kind: str, oddity: str) -> CheckedImage:
+    """The image as it is to be stored: converted, turned upright, or as it came."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    orientation = orientation if orientation in _TURNED else 1
+    changes = []
+    if oddity:
+        data = encode_png(_rgb(_turned(image, orientation)))
+        changes.append(f"converted to PNG: {oddity}")
+    elif orientation != 1:
+        data = _encode_like(data, image, kind, orientation)
+    if orientation != 1:
+        changes.append(f"turned upright: EXIF orientation {orientation}")
+    size = image.size[::-1] if orientation in SIDEWAYS else image.size
+    return CheckedImage(data, *size, "; ".join(changes), orientation)
 
 
-def _oddity(image: Image.Image, kind: str, frames: int, data: bytes) -> str:
+def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    if width * height > most:
+        raise BadItem(f"{width * height:,} pixels", f"at most {most:,} pixels")
+
+
+def _oddity(image: Image.Image, kind: str, data: bytes) -> str:
     """What sets a readable image apart from plain JPEG and PNG; empty if nothing does."""
     # What decoders see of a PNG that is half an animation, they do not agree on.
-    if frames > 1 or (kind == "PNG" and inspect_png(data).animated):
-        return f"an animated {kind} ({frames} frame{'s' if frames != 1 else ''})"
+    if kind == "PNG" and inspect_png(data).animated:
+        return "an animated PNG"
+    if kind in _ANIMATED and getattr(image, "is_animated", False):
+        return f"an animated {kind}"
     if kind not in ("JPEG", "PNG"):
         return f"the format is {kind}"
     if kind == "PNG" and data[_PNG_BIT_DEPTH] == 16:
