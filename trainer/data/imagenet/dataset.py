@@ -8,7 +8,6 @@ from typing import Protocol
 
 from trainer.data.files import read_file, readable
 from trainer.data.image_folder.dataset import list_classes
-from trainer.data.listing import folders_in
 from trainer.data.imagenet.archive import index_archive
 from trainer.data.imagenet.ground_truth import (
     DEVKIT,
@@ -19,6 +18,7 @@ from trainer.data.imagenet.ground_truth import (
     read_ground_truth,
 )
 from trainer.data.imagenet.synsets import WNID, class_names
+from trainer.data.listing import folders_in
 from trainer.dataset import DatasetInfo, Example, Feature
 from trainer.errors import BadItem, UserError
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from trainer.data.files import read_file, readable
-from trainer.data.listing import Listing, all_in, folders_in
 from trainer.data.imagenet.synsets import WNID, class_names
+from trainer.data.listing import Listing, all_in, folders_in
 from trainer.dataset import DatasetInfo, Example, Feature
 from trainer.errors import BadItem, UserError
 
