@@ -119,7 +119,11 @@ def training_pipeline(
         )
         examples = records.outputs["examples"]
         transform = preprocess(
-            model=model, examples=examples, settings=settings, beam_options=beam_options
+            model=model,
+            examples=examples,
+            settings=settings,
+            beam_options=beam_options,
+            max_bad_fraction=max_bad_fraction,
         )
         transformed_examples = transform.outputs["transformed_examples"]
         training = train(model=model, transformed_examples=transformed_examples, settings=settings)

@@ -15,6 +15,7 @@ def preprocess(
     transform_graph: dsl.Output[dsl.Artifact],
     settings: dict[str, Any] = {},
     beam_options: str = "--runner=FnApiRunner",
+    max_bad_fraction: float = 0.01,
 ) -> dsl.ContainerSpec:
     """Applies the model's deterministic preprocessing with Beam and TF Transform."""
     return dsl.ContainerSpec(
@@ -27,6 +28,7 @@ def preprocess(
             f"--transform_graph={transform_graph.path}",
             f"--settings={settings}",
             f"--beam_options={beam_options}",
+            f"--max_bad_fraction={max_bad_fraction}",
             "--executor_input",
             "{{$}}",
         ],

@@ -2,43 +2,77 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
 import statistics
 import tempfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import apache_beam as beam
-import numpy as np
-import tensorflow as tf
-import tensorflow_transform.beam as tft_beam
-from apache_beam.options.pipeline_options import PipelineOptions
-from PIL import Image
-from tensorflow_transform.tf_metadata import schema_utils
-from tfx_bsl.public import tfxio
+from apache_beam.io.filesystems import FileSystems
+from PIL import Image, UnidentifiedImageError
 
-from trainer.artifact import read_json, whole_folder, write_json
+from components.preprocess.graph import TRANSFORM_FN, stored_features
+from components.preprocess.learning import (
+    Preprocessing,
+    learn_from_nothing,
+    learn_from_shards,
+    looked_at,
+)
+from components.preprocess.runners import Runner, job_name, read_options, run
+from components.preprocess.settling import settle
+from components.preprocess.shards import (
+    FAILURE,
+    GRAPH,
+    NOTES,
+    SCREENED,
+    Job,
+    Note,
+    ScreenShard,
+    Task,
+    TransformShard,
+    first_of,
+    raise_failure,
+    read_examples,
+    read_note,
+)
+from components.preprocess.storage import Folder, in_the_cloud, resumable
+from trainer.artifact import whole_folder
 from trainer.catalog import load_config, model_part
 from trainer.config import DatasetFacts, suited_to, with_settings
-from trainer.data.examples import decode_example, encode_example
-from trainer.data.facts import write_facts
-from trainer.data.manifest import Manifest, Shard, Split, read_manifest, write_manifest
-from trainer.data.records import RecordWriter, read_records
+from trainer.data import examples as example_format
+from trainer.data import records as record_format
+from trainer.data.facts import FACTS, write_facts
+from trainer.data.manifest import (
+    CHANGES,
+    MANIFEST,
+    QUARANTINE,
+    Manifest,
+    read_manifest,
+    write_manifest,
+)
 from trainer.dataset import Feature
-from trainer.reproducible import settle_saved_model
+from trainer.errors import TryAgain, UserError
+from trainer.progress import Progress
 
 MEASURED_PICTURES = 256
 """Pictures whose size is looked at to tell the size that a dataset's pictures have (ours)."""
 
-BATCH_SIZE = 64
-"""Examples that go through the graph at once: bounds the memory of a worker (ours)."""
+PACKAGES = ("numpy", "protobuf", "tensorflow", "tensorflow-transform")
+"""The packages whose versions decide what comes out."""
 
-RECORD = "record"
-"""Column that carries each raw example past the graph."""
+_LEARNING = "learning"  # the folder of a draft in which TF Transform works
+_PROVISIONAL = "provisional"  # that of the graph that screens examples
+_SAVED_MODEL = "saved_model.pb"  # the file of a SavedModel without which there is none
 
 
 def preprocess(
@@ -48,12 +82,18 @@ def preprocess(
     transform_graph: str,
     settings: dict[str, Any] | None = None,
     beam_options: str = "--runner=FnApiRunner",
+    max_bad_fraction: float = 0.01,
 ) -> dict[str, dict[str, Any]]:
     """Applies a model's preprocessing to all examples, by Beam and TF Transform.
 
     The training split decides what has to be learnt from the data; every split goes through the
-    same graph, which is kept for serving. Which shard an example is in, and where, follows from its
-    key alone, so the result does not depend on the runner.
+    same graph, which is kept for serving. Each shard of examples becomes one shard of transformed
+    examples, in the same order, whatever the runner and the number of its workers. An example that
+    the graph refuses is left out and listed with its reason in quarantine.jsonl, after those that
+    create_tfrecords has refused.
+
+    Cut short and run again, the step goes on from the shards that are finished, if the examples,
+    the model and its settings are as they were.
 
     Args:
         model: Name of the model.
@@ -61,106 +101,76 @@ def preprocess(
         transformed_examples: Folder to write the transformed examples to.
         transform_graph: Folder to write the transform graph to.
         settings: Changes to the model's configuration, such as {"image_size": 64}.
-        beam_options: Options of the Beam pipeline, separated by spaces.
+        beam_options: Options of the Beam pipeline, separated by spaces, such as
+            "--runner=DataflowRunner --project=P --region=R --temp_location=gs://B/temporary".
+        max_bad_fraction: Largest part of all examples that the graph may refuse, from 0 to 1.
+
+    Returns:
+        What is worth knowing about the artifacts: number of examples of each split, number of
+        examples refused here, bytes written.
+
+    Raises:
+        UserError: an argument does not fit, a shard is damaged, the model cannot take the examples,
+            more of them are refused than allowed, or the job of a service failed.
+        TryAgain: a worker died, or a service cannot be reached.
     """
-    manifest = read_manifest(examples)
-    facts = dataset_facts(manifest, examples)
-    chosen = settings or {}
-    config = suited_to(with_settings(load_config(model), chosen), facts, chosen)
-    data = model_part(model, "data")
-    raw_for_training = getattr(data, "RAW_FOR_TRAINING", ())
-    stored_as = getattr(data, "STORED_AS", {})
-
-    def transform(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(data.preprocessing_fn(inputs, config))
-
-    def transform_for_training(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        # Only what the training split stores, so that nothing is decoded in vain.
-        return {k: v for k, v in transform(inputs).items() if k not in raw_for_training}
-
-    raw = {name: f for name, f in manifest.features.items() if name != "key"}
-    source = tfxio.TFExampleBeamRecord(
-        physical_format="tfrecord",
-        telemetry_descriptors=["paper2hub"],
-        schema=schema_utils.schema_from_feature_spec({n: _column(f) for n, f in raw.items()}),
-        raw_record_column_name=RECORD,
+    if not 0 <= max_bad_fraction <= 1:
+        raise UserError(f"max_bad_fraction must be between 0 and 1; got {max_bad_fraction}.")
+    config = load_config(model)
+    runner = read_options(beam_options, model)
+    FileSystems.set_options(runner.options())
+    source, target, graph = (
+        in_the_cloud(path) if runner.remote else path
+        for path in (examples, transformed_examples, transform_graph)
     )
-    with whole_folder(transformed_examples) as folder, whole_folder(transform_graph) as graph:
-        features: dict[str, dict[str, Feature]] = {}
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            beam.Pipeline(options=PipelineOptions(beam_options.split())) as pipeline,
-            tft_beam.Context(
-                temp_dir=scratch, desired_batch_size=BATCH_SIZE, passthrough_keys={RECORD}
-            ),
-        ):
-            batches = {
-                split: pipeline
-                | f"Name {split}" >> beam.Create([str(p) for p in manifest.files(examples, split)])
-                | f"Read {split}" >> beam.FlatMap(read_records)
-                | f"Batch {split}" >> source.BeamSource(batch_size=BATCH_SIZE)
-                for split in manifest.splits
-            }
-            adapter = source.TensorAdapterConfig()
-            learnt = (batches["train"], adapter) | "Learn" >> tft_beam.AnalyzeDataset(transform)
-            _ = learnt | tft_beam.WriteTransformFn(str(graph))
-            for split in manifest.splits:
-                kept: tuple[str, ...] = ()
-                applied = learnt
-                if split == "train" and raw_for_training:
-                    kept = raw_for_training
-                    applied = (batches[split], adapter) | "Learn for training" >> (
-                        tft_beam.AnalyzeDataset(transform_for_training)
-                    )
-                transformed, metadata = ((batches[split], adapter), applied) | (
-                    f"Transform {split}" >> tft_beam.TransformDataset(output_record_batches=True)
-                )
-                features[split] = {
-                    "key": manifest.features["key"],
-                    **{name: manifest.features[name] for name in kept},
-                    **_stored(metadata.schema, stored_as),
-                }
-                shards = len(manifest.splits[split].shards)
-                _ = (
-                    transformed
-                    | f"Encode {split}"
-                    >> beam.FlatMap(_encode, manifest.features, features[split], kept, shards)
-                    | f"Gather {split}" >> beam.GroupByKey()
-                    | f"Write {split}" >> beam.Map(_write_shard, str(folder), split, shards)
-                )
-        settle_saved_model(graph / "transform_fn")
-        splits = {
-            split: Split(_shards(folder, split), manifest.splits[split].quarantined)
-            for split in manifest.splits
-        }
-        for split, done in splits.items():
-            if done.records != manifest.splits[split].records:
-                raise RuntimeError(
-                    f"{split} must keep its {manifest.splits[split].records} examples; "
-                    f"{done.records} came out of the Beam pipeline."
-                )
-        write_facts(folder, facts)
-        evaluated = features[manifest.evaluation_split]
-        write_manifest(
-            folder,
-            dataclasses.replace(
-                manifest,
-                features=evaluated,
-                split_features={k: v for k, v in features.items() if v != evaluated},
-                splits=splits,
-            ),
+    raw = Folder(source).absolute()
+    manifest, digest = _read_manifest(raw)
+    facts = dataset_facts(manifest, raw)
+    chosen = settings or {}
+    config = suited_to(with_settings(config, chosen), facts, chosen)
+    plan = _plan(model, config, digest)
+    with resumable(target, plan) as draft:
+        step = _Step(
+            preprocessing=Preprocessing(model, config),
+            raw=raw,
+            manifest=manifest,
+            draft=draft.absolute(),
+            runner=runner,
+            max_bad_fraction=max_bad_fraction,
         )
-    counts = {split: done.records for split, done in splits.items()}
-    return {"transformed_examples": {"model": model, **counts}, "transform_graph": {"model": model}}
+        if not draft.exists(MANIFEST):  # an earlier attempt may have come as far as that
+            progress = step.learn()
+            notes = step.transform(progress)
+            _publish(draft.below(GRAPH), Folder(graph))
+            step.finish(notes, facts)
+        finished, _ = _read_manifest(draft)
+        step.tidy()
+    splits = finished.splits
+    refused = sum(s.quarantined - manifest.splits[n].quarantined for n, s in splits.items())
+    return {
+        "transformed_examples": {
+            "model": model,
+            **{split: content.records for split, content in splits.items()},
+            "quarantined": refused,
+            "bytes": sum(shard.bytes for s in splits.values() for shard in s.shards),
+        },
+        "transform_graph": {"model": model},
+    }
 
 
-def dataset_facts(manifest: Manifest, examples: str | Path) -> DatasetFacts:
+def dataset_facts(manifest: Manifest, examples: str | Path | Folder) -> DatasetFacts:
     """What a model's config may adapt to: classes, training examples, size of pictures."""
+    folder = examples if isinstance(examples, Folder) else Folder(str(examples))
+    files = [path.name for path in manifest.files(folder.path, "train")]
     sides = []
-    if "image" in manifest.features:
-        records = (r for path in manifest.files(examples, "train") for r in read_records(path))
-        for record in islice(records, MEASURED_PICTURES):
-            with Image.open(BytesIO(decode_example(manifest.features, record)["image"])) as image:
+    if "image" in manifest.features and manifest.features["image"].dtype == "bytes":
+        wanted = {"image": manifest.features["image"]}
+        some = (e for file in files for e in read_examples(folder, file, wanted))
+        for example in islice(some, MEASURED_PICTURES):
+            with (
+                contextlib.suppress(UnidentifiedImageError),
+                Image.open(BytesIO(example["image"])) as image,
+            ):
                 sides.append(min(image.size))
     return DatasetFacts(
         class_names=manifest.class_names,
@@ -169,77 +179,352 @@ def dataset_facts(manifest: Manifest, examples: str | Path) -> DatasetFacts:
     )
 
 
-def _column(feature: Feature) -> tf.io.FixedLenFeature:
-    kinds = {"bytes": tf.string, "int64": tf.int64, "float32": tf.float32}
-    kind = tf.string if feature.encoding == "raw" else kinds[feature.dtype]
-    return tf.io.FixedLenFeature(() if feature.encoding == "raw" else feature.shape, kind)
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """The parts of the work, each of which is done once, however often the step is cut short.
 
-
-def _stored(schema: Any, stored_as: Mapping[str, str]) -> dict[str, Feature]:
-    """How transformed features are kept: tensors as raw bytes, numbers and strings as lists.
-
-    TF Transform knows int64, float32 and strings only; `stored_as` names narrower types.
+    Attributes:
+        preprocessing: the model's function.
+        raw: the folder of the raw examples.
+        manifest: of the raw examples.
+        draft: the folder to fill.
+        runner: where the work is done.
+        max_bad_fraction: largest part of all examples that may be refused.
     """
-    stored = {}
-    for name, column in schema_utils.schema_as_feature_spec(schema).feature_spec.items():
-        shape = tuple(column.shape)
-        dtype: Any = (
-            "bytes" if column.dtype == tf.string else stored_as.get(name, column.dtype.name)
+
+    preprocessing: Preprocessing
+    raw: Folder
+    manifest: Manifest
+    draft: Folder
+    runner: Runner
+    max_bad_fraction: float
+
+    @functools.cached_property
+    def inputs(self) -> dict[str, Feature]:
+        """What `preprocessing_fn` takes."""
+        return {name: f for name, f in self.manifest.features.items() if name != "key"}
+
+    def learn(self) -> Progress:
+        """Makes the transform graph, unless it is in the draft; returns the step's progress."""
+        self.draft.remove([FAILURE])
+        graph = self.draft.below(GRAPH)
+        if graph.exists(f"{TRANSFORM_FN}/{_SAVED_MODEL}"):
+            return Progress(sum(self._records.values()), "examples")
+        columns = self._columns
+        progress = Progress(
+            sum(self._records.values()) + (self._training if columns else 0), "examples"
         )
-        encoding: Literal["list", "raw"] = "raw" if shape and dtype != "bytes" else "list"
-        stored[name] = Feature(dtype, shape, encoding)
-    return stored
+        with contextlib.ExitStack() as stack:
+            if columns:
+                self._analyse(progress)
+                folder = stack.enter_context(_on_this_machine(self._learning.below("graph")))
+            else:
+                folder = stack.enter_context(self._learnt_from_nothing())
+            settle(Path(folder) / TRANSFORM_FN)
+            Folder(folder).copy_to(graph, last=_SAVED_MODEL)
+        return progress
+
+    @functools.cached_property
+    def _columns(self) -> list[str]:
+        """What has to be looked at in the training split."""
+        return looked_at(self.preprocessing, self.inputs)
+
+    @property
+    def _training(self) -> int:
+        return self.manifest.splits["train"].records
+
+    @property
+    def _learning(self) -> Folder:
+        """Where TF Transform works."""
+        return self.draft.below(_LEARNING)
+
+    def _analyse(self, progress: Progress) -> None:
+        """Passes over the training split, without the examples that the function refuses.
+
+        They are not known before. If the pass fails they may be to blame: then all examples are put
+        through a provisional graph, which has learnt from none, and the pass is made again without
+        those that it refuses.
+        """
+        try:
+            self._pass(progress, ())
+        except (UserError, TryAgain):
+            raise
+        except Exception:
+            progress.total = (progress.total or 0) + self._training
+            refused = self._screen(progress)
+            if not refused:
+                raise
+            progress.total += self._training
+            self._pass(progress, refused)
+
+    def _pass(self, progress: Progress, left_out: Sequence[str]) -> None:
+        self._learning.discard()
+        learn = functools.partial(
+            learn_from_shards,
+            preprocessing=self.preprocessing,
+            raw=self.manifest.features,
+            examples=self.raw,
+            files=[task.file for task in self._tasks("train")],
+            columns=self._columns,
+            left_out=left_out,
+            draft=self.draft,
+            folder=self._learning.path,
+        )
+        self._run("learn", learn, progress, self._training)
+
+    def _screen(self, progress: Progress) -> list[str]:
+        """The keys of the training examples that a provisional graph refuses, in hexadecimal."""
+        provisional = self.draft.below(_PROVISIONAL)
+        with self._learnt_from_nothing() as folder:
+            Folder(folder).copy_to(provisional)
+            made = stored_features(folder, self.preprocessing.model, self.inputs, {})
+        job = self._job(provisional, {"train": made}, {"train": ()})
+        tasks = self._tasks("train")
+        screen = functools.partial(_add, tasks, ScreenShard(job))
+        self._run("screen", screen, progress, self._training)
+        found = (self.draft.read_json(f"{SCREENED}/{task.file}.json") for task in tasks)
+        return [key for keys in found for key in keys]
+
+    @contextlib.contextmanager
+    def _learnt_from_nothing(self) -> Iterator[str]:
+        """Path of the graph that follows from no example."""
+        with tempfile.TemporaryDirectory() as folder:
+            learn_from_nothing(self.preprocessing, self.inputs, folder)
+            yield f"{folder}/graph"
+
+    def transform(self, progress: Progress) -> Mapping[str, Sequence[Note]]:
+        """Writes all shards that are not finished; returns the notes of all, by split.
+
+        Raises:
+            UserError: too many examples are refused, or a split is left without any.
+        """
+        remaining = []
+        for task in (task for split in self.manifest.splits for task in self._tasks(split)):
+            note = read_note(self.draft, task)
+            if note is None:
+                remaining.append(task)
+            else:
+                progress.advance(note.shard.records + len(note.refused))
+        if remaining:
+            job = self._job(self.draft.below(GRAPH), *self._stored)
+            count = sum(self._records[task.file] for task in remaining)
+            transform = functools.partial(_add, remaining, TransformShard(job))
+            self._run("transform", transform, progress, count)
+        notes = {s: [self._note(task) for task in self._tasks(s)] for s in self.manifest.splits}
+        self._check(notes)
+        return notes
+
+    def finish(self, notes: Mapping[str, Sequence[Note]], facts: DatasetFacts) -> None:
+        """Writes all that goes with the shards, the manifest last."""
+        stored, _ = self._stored
+        splits = {
+            split: dataclasses.replace(
+                self.manifest.splits[split],
+                shards=tuple(note.shard for note in of_split),
+                quarantined=self.manifest.splits[split].quarantined
+                + sum(len(note.refused) for note in of_split),
+            )
+            for split, of_split in notes.items()
+        }
+        evaluated = stored[self.manifest.evaluation_split]
+        refused = [
+            item for of_split in notes.values() for note in of_split for item in note.refused
+        ]
+        lines = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) for item in refused)
+        before = self.raw.read(QUARANTINE) if self.raw.exists(QUARANTINE) else b""
+        self.draft.write(QUARANTINE, before + "".join(f"{line}\n" for line in lines).encode())
+        if self.raw.exists(CHANGES):
+            self.draft.write(CHANGES, self.raw.read(CHANGES))
+        with tempfile.TemporaryDirectory() as folder:
+            write_facts(folder, dataclasses.replace(facts, train_examples=splits["train"].records))
+            write_manifest(
+                folder,
+                dataclasses.replace(
+                    self.manifest,
+                    features=evaluated,
+                    split_features={s: f for s, f in stored.items() if f != evaluated},
+                    splits=splits,
+                ),
+            )
+            for name in (FACTS, MANIFEST):
+                self.draft.write(name, (Path(folder) / name).read_bytes())
+
+    def tidy(self) -> None:
+        """Removes what only the work needed."""
+        for name in (NOTES, GRAPH, SCREENED, _LEARNING, _PROVISIONAL):
+            self.draft.below(name).discard()
+        self.draft.remove([FAILURE])
+        self.draft.remove_unfinished()
+
+    def _run(
+        self, name: str, build: Callable[[beam.Pipeline], None], progress: Progress, count: int
+    ) -> None:
+        """Runs a pipeline on `count` examples; raises what a worker has left word of."""
+        done = progress.done
+        before = self._finished()
+        # Two attempts at the same work have the same names of jobs, so that they do not meet.
+        identity = hashlib.sha256(self.draft.path.encode()).hexdigest()[:8]
+        job = job_name("preprocess", self.preprocessing.model, name, identity)
+        try:
+            run(self.runner, job, build, progress, count, lambda: self._finished() - before)
+        except Exception:
+            raise_failure(self.draft)
+            raise
+        raise_failure(self.draft)
+        if progress.done < done + count:
+            progress.advance(done + count - progress.done)
+
+    def _finished(self) -> int:
+        """How many examples are in shards that are finished."""
+        return sum(
+            self._records[name.removesuffix(".json")]
+            for name in self.draft.below(NOTES).files()
+            if name.removesuffix(".json") in self._records
+        )
+
+    @functools.cached_property
+    def _records(self) -> dict[str, int]:
+        """Shard -> number of raw examples."""
+        splits = self.manifest.splits.values()
+        return {shard.file: shard.records for split in splits for shard in split.shards}
+
+    def _tasks(self, split: str) -> list[Task]:
+        return [Task(split, shard.file) for shard in self.manifest.splits[split].shards]
+
+    def _note(self, task: Task) -> Note:
+        note = read_note(self.draft, task)
+        if note is None or note.shard.records + len(note.refused) != self._records[task.file]:
+            raise RuntimeError(f"{task.file} must keep its examples; its note says: {note}")
+        return note
+
+    @functools.cached_property
+    def _stored(self) -> tuple[dict[str, dict[str, Feature]], dict[str, tuple[str, ...]]]:
+        """Split -> what is stored; split -> what is stored as it came."""
+        model = self.preprocessing.model
+        data = model_part(model, "data")
+        kept = tuple(getattr(data, "RAW_FOR_TRAINING", ()))
+        unknown = set(kept) - set(self.inputs)
+        if unknown:
+            raise UserError(
+                f"The examples must have what RAW_FOR_TRAINING of {model} names; they have "
+                f"{', '.join(self.inputs)}, but not {', '.join(sorted(unknown))}."
+            )
+        with _on_this_machine(self.draft.below(GRAPH)) as folder:
+            made = stored_features(folder, model, self.inputs, getattr(data, "STORED_AS", {}))
+        key = {"key": self.manifest.features["key"]}
+        passed_by = {split: kept if split == "train" else () for split in self.manifest.splits}
+        stored = {
+            split: {**key, **made, **{name: self.inputs[name] for name in names}}
+            for split, names in passed_by.items()
+        }
+        return stored, passed_by
+
+    def _job(
+        self,
+        graph: Folder,
+        stored: Mapping[str, Mapping[str, Feature]],
+        passed_by: Mapping[str, tuple[str, ...]],
+    ) -> Job:
+        return Job(
+            model=self.preprocessing.model,
+            examples=self.raw,
+            draft=self.draft,
+            graph=graph,
+            raw=self.manifest.features,
+            stored=stored,
+            passed_by=passed_by,
+            allowed=math.floor(self.max_bad_fraction * sum(self._records.values())),
+            threads=self.runner.threads,
+        )
+
+    def _check(self, notes: Mapping[str, Sequence[Note]]) -> None:
+        refused = [
+            item for of_split in notes.values() for note in of_split for item in note.refused
+        ]
+        total = sum(self._records.values())
+        if len(refused) > self.max_bad_fraction * total:
+            enough = math.ceil(1000 * len(refused) / total) / 1000
+            raise UserError(
+                f"At most {self.max_bad_fraction:.1%} of the examples may be bad; {len(refused):,} "
+                f"of {total:,} are. {first_of(refused)} Mend or remove them, or set "
+                f"max_bad_fraction={enough:g}."
+            )
+        for split, of_split in notes.items():
+            if not any(note.shard.records for note in of_split):
+                of_this = [item for item in refused if item.split == split]
+                raise UserError(
+                    f"Every split must keep an example; {split} keeps none of "
+                    f"{self.manifest.splits[split].records:,}. {first_of(of_this)}"
+                )
 
 
-def _encode(
-    batch: tuple[Any, Any],
-    raw: Mapping[str, Feature],
-    stored: Mapping[str, Feature],
-    kept: Iterable[str],
-    shards: int,
-) -> Iterator[tuple[int, tuple[int, bytes, bytes]]]:
-    """Each example of a batch, keyed by its shard, with what decides its place in the shard."""
-    columns, _ = batch
-    arrays = {}
-    for name in columns.schema.names:
-        if name in stored:
-            values = columns.column(name).flatten()
-            array = values.to_numpy(zero_copy_only=False)
-            if stored[name].encoding == "raw":
-                array = _narrowed(name, array, stored[name].dtype)
-            arrays[name] = array.reshape(columns.num_rows, *stored[name].shape)
-    for row, record in enumerate(columns.column(RECORD).flatten().to_pylist()):
-        source = decode_example(raw, record)
-        values = {name: source[name] for name in ("key", *kept)}
-        values |= {name: array[row] for name, array in arrays.items()}
-        key = source["key"]
-        place = zlib.crc32(key)
-        yield place % shards, (place, key, encode_example(stored, values))
+def _add(tasks: Sequence[Task], worker: beam.DoFn, pipeline: beam.Pipeline) -> None:
+    """Adds work on shards to a pipeline: only their names enter it."""
+    _ = (
+        pipeline
+        | "Name" >> beam.Create(list(tasks))
+        | "Spread" >> beam.Reshuffle()
+        | type(worker).__name__ >> beam.ParDo(worker)
+    )
 
 
-def _narrowed(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
-    """The array in the type it is stored in, which must hold every value."""
-    narrow = array.astype(dtype)
-    if narrow.dtype != array.dtype and not np.array_equal(narrow, array):
-        raise ValueError(f"STORED_AS says {dtype} for {name}, which cannot hold all its values.")
-    return narrow
+def _read_manifest(folder: Folder) -> tuple[Manifest, str]:
+    """The manifest of a folder and the SHA-256 of its file.
+
+    Raises:
+        UserError: the folder holds no finished examples.
+    """
+    if not folder.remote:
+        manifest = read_manifest(folder.path)
+        return manifest, hashlib.sha256(folder.read(MANIFEST)).hexdigest()
+    if not folder.exists(MANIFEST):
+        raise UserError(
+            f"Examples must be a folder with a {MANIFEST}, as create_tfrecords writes it; "
+            f"{folder.path!r} has none."
+        )
+    data = folder.read(MANIFEST)
+    with tempfile.TemporaryDirectory() as local:
+        (Path(local) / MANIFEST).write_bytes(data)
+        return read_manifest(local), hashlib.sha256(data).hexdigest()
 
 
-def _write_shard(
-    gathered: tuple[int, Iterable[tuple[int, bytes, bytes]]], folder: str, split: str, shards: int
-) -> None:
-    number, examples = gathered
-    name = f"{split}-{number:05d}-of-{shards:05d}.tfrecord"
-    with RecordWriter(Path(folder) / name) as writer:
-        for _, _, record in sorted(examples):
-            writer.write(record)
-    write_json(Path(folder) / f"{name}.json", dataclasses.asdict(writer.shard(name)))
+def _plan(model: str, config: Any, manifest_digest: str) -> dict[str, Any]:
+    """All that the result depends on. The manifest has the digest of each shard."""
+    code = hashlib.sha256()
+    ours = [Path(example_format.__file__), Path(record_format.__file__)]
+    for folder in (Path(__file__).parent, _folder_of(model)):
+        ours += sorted(path for path in folder.rglob("*.py") if not path.match("*_test.py"))
+    for path in ours:
+        code.update(path.read_bytes())
+    return {
+        "examples": manifest_digest,
+        "model": model,
+        "config": dataclasses.asdict(config),
+        "code": code.hexdigest(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
 
 
-def _shards(folder: Path, split: str) -> tuple[Shard, ...]:
-    """The shards that were written, from the notes beside them, which are removed."""
-    shards = []
-    for note in sorted(folder.glob(f"{split}-*-of-*.tfrecord.json")):
-        shards.append(Shard(**read_json(note)))
-        note.unlink()
-    return tuple(shards)
+def _folder_of(model: str) -> Path:
+    return Path(str(model_part(model, "data").__file__)).parent
+
+
+def _publish(made: Folder, target: Folder) -> None:
+    """Copies the finished graph to where the step is to put it."""
+    if target.remote:
+        target.discard()
+        made.copy_to(target, last=_SAVED_MODEL)
+    else:
+        with whole_folder(target.path) as folder:
+            made.copy_to(Folder(str(folder)))
+
+
+@contextlib.contextmanager
+def _on_this_machine(folder: Folder) -> Iterator[str]:
+    """Path of a folder with the same files on this machine."""
+    if not folder.remote:
+        yield folder.path
+        return
+    with tempfile.TemporaryDirectory() as local:
+        folder.copy_to(Folder(local))
+        yield local

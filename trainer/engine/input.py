@@ -19,24 +19,40 @@ CACHED_BYTES = 2**30
 SHUFFLED_EXAMPLES = 16_384
 """Examples that are mixed at a time; below this, a split is mixed completely (ours)."""
 
+PADDING = -1
+"""What fills up a ragged feature of numbers where another example of the batch has more of it
+(KerasCV and the Model Garden mark boxes that are none in the same way); strings are filled up with
+empty ones."""
+
 Batches = Iterator[dict[str, np.ndarray]]
 Augment = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
 
 
 def parse(record: Any, features: Mapping[str, Feature]) -> dict[str, Any]:
-    """The features of one serialised tf.train.Example, as tensors."""
+    """The features of one serialised tf.train.Example, as tensors.
+
+    A ragged feature has as many rows as the example has: boxes are [None, 4].
+    """
     listed = {"bytes": tf.string, "int64": tf.int64, "float32": tf.float32}
-    specification = {
-        name: tf.io.FixedLenFeature((), tf.string)
-        if feature.encoding == "raw"
-        else tf.io.FixedLenFeature(feature.shape, listed[feature.dtype])
-        for name, feature in features.items()
-    }
-    values: dict[str, Any] = tf.io.parse_single_example(record, specification)
+
+    def column(feature: Feature) -> Any:
+        if feature.encoding == "raw":
+            return tf.io.FixedLenFeature((), tf.string)
+        dtype = listed[feature.dtype]
+        return (
+            tf.io.RaggedFeature(dtype)
+            if feature.ragged
+            else tf.io.FixedLenFeature(feature.shape, dtype)
+        )
+
+    values: dict[str, Any] = tf.io.parse_single_example(
+        record, {name: column(feature) for name, feature in features.items()}
+    )
     for name, feature in features.items():
         if feature.encoding == "raw":
-            flat = tf.io.decode_raw(values[name], feature.dtype)
-            values[name] = tf.reshape(flat, feature.shape)
+            values[name] = tf.io.decode_raw(values[name], feature.dtype)
+        if feature.encoding == "raw" or feature.ragged:
+            values[name] = tf.reshape(values[name], [-1 if n is None else n for n in feature.shape])
     return values
 
 
@@ -56,11 +72,17 @@ class Split:
         size = sum(shard.bytes for shard in manifest.splits[split].shards)
         self._in_memory = size <= CACHED_BYTES
         self._records = self._read(self.files)
+        self._functions: dict[Augment | None, Any] = {}
 
     def in_order(self, batch_size: int) -> Batches:
-        """All examples once, in the order they are stored; the last batch may be smaller."""
-        batches = self._parsed(self._records).batch(batch_size)
-        yield from _prefetched(batches).as_numpy_iterator()
+        """All examples once, in the order they are stored; the last batch may be smaller.
+
+        Ragged features are filled up with `PADDING`, see `shuffled`.
+        """
+        examples = self._records.map(
+            lambda record: parse(record, self.features), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        yield from _prefetched(self._batched(examples, batch_size)).as_numpy_iterator()
 
     def shuffled(
         self, batch_size: int, seed: int, epoch: int, augment: Augment | None = None
@@ -74,7 +96,10 @@ class Split:
             augment: maps an example and a seed, int32 [2], to an example.
 
         Returns:
-            Batches; every feature but strings, which no accelerator can hold.
+            Batches; every feature but strings, which no accelerator can hold. What differs in
+            length between examples is filled up with `PADDING`, up to the next power of two: an
+            accelerator compiles its program anew for each length, so there must be few. A model for
+            which one length is best gives its features that length in `augment`.
 
         Raises:
             UserError: there is not even one batch of examples.
@@ -90,28 +115,81 @@ class Split:
         if not self._in_memory:
             records = self._read([str(f) for f in order.permutation(self.files)])
         records = records.shuffle(min(self.examples, SHUFFLED_EXAMPLES), seed=shuffle_seed)
-        examples = self._parsed(records)
-        if augment is not None:
-            numbered = tf.data.Dataset.zip(tf.data.Dataset.range(self.examples), examples)
-            examples = numbered.map(
-                lambda number, example: augment(
-                    example, tf.stack([augment_seed, tf.cast(number, tf.int32)])
-                ),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
-        numeric = examples.map(
-            lambda example: {k: v for k, v in example.items() if v.dtype != tf.string}
+
+        prepare = self._prepared(augment)
+        examples = records.enumerate().map(
+            lambda number, record: prepare(number, record, augment_seed),
+            num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return _prefetched(numeric.batch(batch_size, drop_remainder=True))
+        return _prefetched(self._batched(examples, batch_size, drop_remainder=True))
+
+    def _prepared(self, augment: Augment | None) -> Any:
+        """What makes an example of training of a record, traced once and not in each epoch."""
+        if augment not in self._functions:
+
+            def prepare(number: Any, record: Any, augment_seed: Any) -> dict[str, Any]:
+                # In one piece: another stage would cost as much as an operation on a picture.
+                example: Mapping[str, Any] = parse(record, self.features)
+                if augment is not None:
+                    seeds = tf.stack([augment_seed, tf.cast(number, tf.int32)])
+                    example = augment(example, seeds)
+                return {name: value for name, value in example.items() if value.dtype != tf.string}
+
+            specs = [
+                tf.TensorSpec([], tf.int64),
+                tf.TensorSpec([], tf.string),
+                tf.TensorSpec([], tf.int32),
+            ]
+            self._functions[augment] = tf.function(prepare, input_signature=specs, autograph=False)
+        return self._functions[augment]
 
     def _read(self, files: list[str]) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(files, num_parallel_reads=None)
         return records.cache() if self._in_memory else records
 
-    def _parsed(self, records: tf.data.Dataset) -> tf.data.Dataset:
-        return records.map(
-            lambda record: parse(record, self.features), num_parallel_calls=tf.data.AUTOTUNE
+    def _batched(
+        self, examples: tf.data.Dataset, batch_size: int, drop_remainder: bool = False
+    ) -> tf.data.Dataset:
+        """Batches, in which ragged features whose length is still open are filled up."""
+        specs = examples.element_spec
+        ragged = [
+            name
+            for name, spec in specs.items()
+            if name in self.features and self.features[name].ragged and spec.shape[0] is None
+        ]
+        if not ragged:
+            return examples.batch(batch_size, drop_remainder=drop_remainder)
+        unknown = [
+            n for n, s in specs.items() if n not in ragged and not s.shape.is_fully_defined()
+        ]
+        if unknown:
+            raise ValueError(
+                f"Beside ragged features, all others must have a known shape; {unknown[0]!r} is "
+                f"{specs[unknown[0]].shape} when augment returns it."
+            )
+        padding = {name: _padding(spec.dtype) for name, spec in specs.items()}
+        shapes = {name: spec.shape for name, spec in specs.items()}
+        batches = examples.padded_batch(batch_size, shapes, padding, drop_remainder)
+        return batches.map(
+            lambda batch: {
+                name: _lengthened(value, padding[name]) if name in ragged else value
+                for name, value in batch.items()
+            },
+            num_parallel_calls=tf.data.AUTOTUNE,
         )
+
+
+def _padding(dtype: Any) -> Any:
+    return tf.constant("") if dtype == tf.string else tf.cast(PADDING, dtype)
+
+
+def _lengthened(values: Any, padding: Any) -> Any:
+    """Values [batch, length, ...], filled up to the next power of two."""
+    shape = tf.shape(values)
+    powers = tf.constant([2**n for n in range(31)])
+    length = tf.reduce_min(tf.boolean_mask(powers, powers >= shape[1]))
+    more = tf.concat([shape[:1], [length - shape[1]], shape[2:]], axis=0)
+    return tf.concat([values, tf.fill(more, padding)], axis=1)
 
 
 def _prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,7 +7,14 @@ import tensorflow as tf
 from PIL import Image
 
 from trainer.models.regnety.config import TINY
-from trainer.models.regnety.data import augment, centre_crop, preprocessing_fn, random_crop
+from trainer.models.regnety.data import (
+    augment,
+    centre_crop,
+    decode,
+    preprocessing_fn,
+    random_crop,
+    random_crop_of_encoded,
+)
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -63,6 +71,31 @@ def test_random_crops_follow_from_their_seed_and_have_the_areas_of_the_paper() -
     # of the first of ten that fits is 0.4325; 32 pixels span 31/32 of a box in each direction.
     assert extent.mean() == pytest.approx(0.4325 * (31 / 32) ** 2, abs=0.05)
     assert all(c.min() >= 0 and c.max() <= 255 for c in crops)
+
+
+def jpeg(image: np.ndarray, **how: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=90, **how)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_crop_of_a_jpeg_is_a_crop_of_the_whole_of_it(subsampling: str, progressive: bool) -> None:
+    # Noise: with it, each pixel of the crop depends on all that decoding it may depend on.
+    noise = np.random.default_rng(0).integers(0, 256, (97, 130, 3), np.uint8)
+    encoded = jpeg(noise, subsampling=subsampling, progressive=progressive)
+    of_encoded = tf.function(lambda seed: random_crop_of_encoded(encoded, 16, seed))
+    of_image = tf.function(lambda seed: random_crop(decode(encoded), 16, seed))
+    for number in range(60):
+        seed = tf.constant([3, number])
+        np.testing.assert_array_equal(of_encoded(seed), of_image(seed))
+
+
+def test_other_pictures_are_cropped_alike() -> None:
+    for image in (encoded(picture(50, 60)), jpeg(picture(50, 60)[..., 0]), jpeg(picture(1, 400))):
+        wanted = random_crop(decode(image), 16, (1, 2))
+        np.testing.assert_array_equal(random_crop_of_encoded(image, 16, (1, 2)), wanted)
 
 
 def test_a_picture_no_box_fits_gives_its_centre() -> None:

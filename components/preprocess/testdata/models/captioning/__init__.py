@@ -1,0 +1,1 @@
+"""A model for the tests of preprocess: pictures with boxes and captions."""
