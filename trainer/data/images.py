@@ -179,9 +179,11 @@ def _check_jpeg(data: bytes, check: Check) -> CheckedImage | None:
 def _scan_fault(data: bytes) -> str:
     """What a strict decoder says against the pixels of a JPEG; empty if nothing."""
     try:
-        # In grey: all of the file is read and all that can be wrong in it is found, while the
-        # colours need not be computed.
-        simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)
+        # In grey and an eighth of the size: every bit of the file is still read, and what can be
+        # wrong is found there; only the pixels and their colours need not be computed.
+        simplejpeg.decode_jpeg(
+            data, colorspace="GRAY", min_height=1, min_width=1, min_factor=8, strict=True
+        )
     except ValueError as error:
         # Bytes between the last pixel and the end; the picture is whole.
         return "" if str(error).endswith("extraneous bytes before marker 0xd9") else str(error)

@@ -6,9 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
-from trainer.data.images import check_image, encode_png
+from trainer.data.images import _scan_fault, check_image, encode_png
 from trainer.errors import BadItem
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
@@ -281,6 +282,29 @@ def test_damage_in_the_middle_of_a_jpeg_is_found():
         assert check_image(harmless, "a.jpg").data == harmless
         with pytest.raises(BadItem, match="truncated or damaged"):
             check_image(harmless[:-100], "a.jpg")
+
+
+def test_the_quick_decoding_finds_all_that_a_full_one_finds():
+    random = np.random.default_rng(2)
+    options = ({}, {"progressive": True}, {"subsampling": "4:4:4"}, {"restart_marker_rows": 1})
+    originals = [encode(Image.fromarray(SMOOTH), "JPEG", **o) for o in options]
+    found = 0
+    for number in range(2_000):
+        data = bytearray(originals[number % len(originals)])
+        place = int(random.integers(2, len(data)))
+        if number % 3:
+            data[place] ^= 1 << int(random.integers(8))
+        else:
+            del data[place : place + int(random.integers(1, 9))]
+        try:
+            simplejpeg.decode_jpeg(bytes(data), strict=True)
+            fault = ""
+        except ValueError as error:
+            fault = str(error)
+        harmless = fault.endswith("extraneous bytes before marker 0xd9")
+        assert bool(_scan_fault(bytes(data))) == (bool(fault) and not harmless)
+        found += bool(fault)
+    assert 300 < found < 1_900
 
 
 def test_a_jpeg_of_endless_scans_is_refused_at_once():
