@@ -42,6 +42,9 @@ compile: setup  ## every pipeline for every target, into build/pipelines
 bench-local: setup  ## the local runner beside kfp.local, and what it must hold, in one run
 	$(VENV)/bin/python -m tests.bench.local
 
+bench-data: setup  ## records, preprocessing and training input beside their peers and bounds, in one run
+	$(VENV)/bin/python -m tests.bench.data
+
 bench: setup  ## our speed beside its peers', in one run
 	$(VENV)/bin/python -m tests.bench.training
 	$(VENV)/bin/python -m tests.bench.grouped_shapes
@@ -65,4 +68,4 @@ readme: setup  ## write the generated parts of README.md
 clean:  ## remove everything that is made
 	rm -rf $(VENV) build *.egg-info
 
-.PHONY: help setup demo test test-slow lint compile bench bench-local images image-gpu test-docker readme clean
+.PHONY: help setup demo test test-slow lint compile bench bench-data bench-local images image-gpu test-docker readme clean

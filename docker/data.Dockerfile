@@ -42,6 +42,7 @@ RUN /opt/pip/bin/pip install --root /code --no-deps --no-index --no-build-isolat
 
 FROM python
 COPY --from=packages /opt/environment /opt/environment
+COPY docker/entrypoint.sh /usr/local/bin/entrypoint
 COPY --from=code /code /
 ENV HOME=/tmp \
     PATH=/opt/environment/bin:$PATH \
@@ -57,5 +58,6 @@ LABEL org.opencontainers.image.title="paper2hub data" \
     org.opencontainers.image.revision="$REVISION"
 USER paper2hub
 WORKDIR /tmp
-ENTRYPOINT []
+# Dataflow, Flink and Spark start workers of this image, by flags and without a command.
+ENTRYPOINT ["sh", "/usr/local/bin/entrypoint"]
 CMD ["sh", "-c", "for step in create_tfrecords preprocess; do python -m components.$step --help; done"]

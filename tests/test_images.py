@@ -58,7 +58,9 @@ def needed(step: str) -> set[str]:
     # Only the engine loads recipes; without it, a step has to do with a model's data alone.
     of_models = r"trainer\.models\." if computes else r"trainer\.models\.\w+\.(config|data)$"
     waiting = [f"components.{step}.__main__", f"components.{step}.{step}"]
-    waiting += [m for m in MODULES if re.match(rf"trainer\.data\.|{of_models}", m)]
+    # Datasets are opened where examples are made of them, and nowhere else.
+    of_data = r"trainer\.data\.\w+\.dataset$|" if step == "create_tfrecords" else ""
+    waiting += [m for m in MODULES if re.match(of_data + of_models, m)]
     seen: set[str] = set()
     packages: set[str] = set()
     while waiting:
@@ -110,7 +112,9 @@ def test_an_image_is_built_for_reuse_and_run_without_privileges(path: Path) -> N
     requirements = re.search(r"requirements/(\S+)\.txt", " ".join(lines))
     assert requirements
     assert requirements[1] == path.stem or f"ARG REQUIREMENTS={path.stem}" in lines
-    assert "ENTRYPOINT []" in lines
+    # Runners of Beam start their workers without a command; nobody else has need of an entrypoint.
+    beam = 'ENTRYPOINT ["sh", "/usr/local/bin/entrypoint"]'
+    assert (beam if path.stem == "data" else "ENTRYPOINT []") in lines
     assert lines.index("USER paper2hub") > code
     assert lines[-1].startswith("CMD [")
     for step in STEPS[path.stem]:
@@ -139,6 +143,26 @@ def test_an_image_tells_what_it_is(path: Path) -> None:
     label = next(line for line in lines if line.startswith("LABEL "))
     titles = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", label))
     assert titles == {"title", "version", "source", "revision"}
+
+
+@pytest.mark.parametrize(
+    ("given", "run"),
+    [
+        (["echo", "a b", "--c"], "a b --c"),
+        (["--id=1", "a b"], "-m components.preprocess.worker --id=1 a b"),
+    ],
+)
+def test_the_entrypoint_runs_commands_and_makes_flags_a_worker(tmp_path, given, run) -> None:
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    told = subprocess.run(
+        ["sh", ROOT / "docker" / "entrypoint.sh", *given],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == f"{run}\n"
 
 
 def test_little_goes_to_the_builder() -> None:

@@ -121,6 +121,8 @@ class _Worker:
 
     def __init__(self, source: Dataset, threaded: bool):
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):  # even where a library has set a timeout for all sockets
+            end.setblocking(True)
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno()), str(os.getpid())],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -142,6 +143,16 @@ def test_shards_are_written_side_by_side(here):
     run(here)
     assert len(processes(here)) == 2
     assert os.getpid() not in processes(here)
+
+
+def test_a_timeout_for_all_sockets_is_none_of_theirs(here):
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)  # as the client libraries of clouds do
+    try:
+        run(here)
+    finally:
+        socket.setdefaulttimeout(before)
+    assert len(shards(here)) == SHARDS
 
 
 def test_one_worker_is_this_process(here):

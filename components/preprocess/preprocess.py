@@ -8,8 +8,10 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import math
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
@@ -245,16 +247,21 @@ class _Step:
         through a provisional graph, which has learnt from none, and the pass is made again without
         those that it refuses.
         """
+        begun = progress.done
         try:
-            self._pass(progress, ())
+            with _quiet("apache_beam"):  # what is raised says all that Beam would log
+                self._pass(progress, ())
         except (UserError, TryAgain):
             raise
         except Exception:
-            progress.total = (progress.total or 0) + self._training
+            print(
+                "The pass over the training split failed; looking for the cause.", file=sys.stderr
+            )
+            # All that for nothing, and all the examples once more.
+            progress.total = (progress.total or 0) + progress.done - begun + self._training
             refused = self._screen(progress)
             if not refused:
                 raise
-            progress.total += self._training
             self._pass(progress, refused)
 
     def _pass(self, progress: Progress, left_out: Sequence[str]) -> None:
@@ -517,6 +524,18 @@ def _publish(made: Folder, target: Folder) -> None:
     else:
         with whole_folder(target.path) as folder:
             made.copy_to(Folder(str(folder)))
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keeps a logger and all below it silent."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextlib.contextmanager

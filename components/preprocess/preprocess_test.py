@@ -325,12 +325,15 @@ def test_an_example_that_the_graph_refuses_is_quarantined(tmp_path: Path) -> Non
 
 
 def test_an_example_that_the_analysis_cannot_take_is_left_out_of_it(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = {"train/005 ä": {"image": b"no picture"}, "train/041 ä": {"image": b""}}
     examples = tmp_path / "examples"
     write_examples(examples, bad)
+    monkeypatch.setenv(PROGRESS_FILE, str(tmp_path / "progress.json"))
     run(examples, "brightness", max_bad_fraction=0.02)
+    state = json.loads((tmp_path / "progress.json").read_text(encoding="utf-8"))
+    assert state["done"] == state["total"]
     assert [line["key"] for line in refused(tmp_path / "transformed")] == list(bad)
     rows = stored(tmp_path / "transformed", "train")
     brightness = np.array([row["brightness"] for row in rows])

@@ -351,15 +351,22 @@ def _run_in_processes(pipeline: beam.Pipeline) -> None:
 
 
 def _end_workers() -> None:
-    """Ends the worker processes that this one has started and that are still there."""
+    """Ends the worker processes that are still there: those below this one, which Beam started."""
+    parents, workers = {}, []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
-            if (
-                int(parent) == os.getpid()
-                and b"sdk_worker_main" in (entry / "cmdline").read_bytes()
-            ):
-                os.kill(int(entry.name), signal.SIGKILL)
+            # After the name, which may hold anything: state, parent.
+            fields = (entry / "stat").read_text(encoding="latin-1").rpartition(")")[2].split()
+            parents[int(entry.name)] = int(fields[1])
+            if b"sdk_worker_main" in (entry / "cmdline").read_bytes():
+                workers.append(int(entry.name))
+    for worker in workers:
+        ancestor = worker
+        while ancestor not in (0, os.getpid()):
+            ancestor = parents.get(ancestor, 0)
+        if ancestor:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
 
 
 @contextlib.contextmanager

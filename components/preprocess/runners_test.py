@@ -1,5 +1,9 @@
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
@@ -13,6 +17,7 @@ from apache_beam.options.pipeline_options import (
 
 from components.images import DATA
 from components.preprocess.runners import (
+    _end_workers,
     _increments,
     _run_in_processes,
     _shown,
@@ -148,6 +153,36 @@ class FailingPipeline:
 def test_a_worker_that_dies_does_not_hang_the_step() -> None:
     with pytest.raises(TryAgain, match=r"A worker process died.*run the step again"):
         _run_in_processes(FailingPipeline())
+
+
+def ended(pid: int) -> bool:
+    """Whether a process has ended; nobody may have asked yet how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_workers_that_are_left_are_ended() -> None:
+    # As Beam starts them: a shell, and the worker below it.
+    command = f"{sys.executable} -c 'import time; time.sleep(60)' sdk_worker_main; true"
+    shell = subprocess.Popen(["sh", "-c", command])
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        children = Path(f"/proc/{shell.pid}/task/{shell.pid}/children")
+        while not (found := children.read_text().split()):
+            time.sleep(0.01)
+        while b"sdk_worker_main" not in Path(f"/proc/{found[0]}/cmdline").read_bytes():
+            time.sleep(0.01)
+        _end_workers()
+        assert shell.wait(10) == -signal.SIGKILL
+        deadline = time.monotonic() + 10
+        while not ended(int(found[0])):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert other.poll() is None
+    finally:
+        other.communicate()
 
 
 def test_an_error_of_a_pipeline_in_processes_is_raised() -> None:

@@ -13,9 +13,11 @@ import dataclasses
 import importlib
 import io
 import json
+import os
 import random
 import select
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -27,8 +29,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.fuzz.mutations import mutate
-from tests.fuzz.pictures import every_kind, good_file
+from tests.fuzz.mutations import Mutation, mutate
+from tests.fuzz.pictures import bombs, every_kind, good_file
 from trainer import catalog
 from trainer.data.examples import decode_example
 from trainer.data.manifest import CHANGES, QUARANTINE, read_manifest
@@ -41,9 +43,26 @@ SECONDS = 60.0
 SECONDS_PER_IMAGE = 0.1
 """What each file of a large folder adds to it, on a busy machine."""
 
-MEMORY = 2**30
-"""Bytes of memory that a process may have come to use: the largest image that is accepted, as
-pixels, and the coefficients of one that is progressive, take less."""
+LONGEST = 20.0
+"""Seconds that a run of a few items may take, whatever is in them (ours)."""
+
+MEMORY = 2**31
+"""Bytes of memory that a process may have come to use (ours): the largest image that is accepted,
+decoded, converted and encoded, takes less."""
+
+Stranger = str
+"""What is in the place of a file, in words."""
+
+STRANGE: tuple[Stranger, ...] = (
+    "a folder",
+    "a link to /dev/zero",
+    "a link to /etc/passwd",
+    "a link to .",
+    "a link to nowhere",
+    "a pipe",
+    "a socket",
+    "nothing",
+)
 
 PICTURES = (".jpg", ".jpeg", ".png")
 
@@ -305,6 +324,43 @@ def undecodable(content: bytes) -> str:
     return ""
 
 
+def fuzz_bombs(folder: Path) -> Report:
+    """Small files that swell or last, each in a folder with good ones."""
+    report = Report()
+    good = [good_file(number) for number in range(8)]
+    with Runner() as runner:
+        for name, content in bombs().items():
+            data = folder / "data"
+            for number, (good_name, good_content) in enumerate([(name, content), *good]):
+                path = data / ("val" if number % 2 else "train") / "a" / good_name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(good_content)
+            for unusual in ("quarantine", "convert"):
+                answer = runner.run(
+                    examples=str(folder / "examples"),
+                    data=str(data),
+                    unusual=unusual,
+                    max_bad_fraction=1.0,
+                )
+                report.mutated += 1
+                report.slowest = max(report.slowest, answer.seconds)
+                report.peak = max(report.peak, answer.peak)
+                report.outcomes[f"bombs: {answer.outcome}"] += 1
+                where = f"the bomb {name}, unusual={unusual}"
+                if answer.outcome != "finished":
+                    report.faults.append(f"{where}: {answer.outcome}: {answer.message}")
+                    continue
+                if answer.peak > MEMORY or answer.seconds > LONGEST:
+                    spent = f"{answer.peak / 2**20:,.0f} MiB and {answer.seconds:.1f} s"
+                    report.faults.append(f"{where}: it took {spent}")
+                found = Found.read(folder / "examples")
+                if len(found.keys) != 1 + len(good):
+                    report.faults.append(f"{where}: something has vanished")
+                report.outcomes[f"bombs: {found.fate(f'train/a/{name}')}"] += 1
+            shutil.rmtree(data)
+    return report
+
+
 def fuzz_dataset(folder: Path, dataset: str, mutations: int, seed: int) -> Report:
     """The sample of an adapter, one to four of its files damaged at a time."""
     chance = random.Random(f"{seed} {dataset}")  # noqa: S311
@@ -380,6 +436,8 @@ class _Campaign:
             name: mutate(self._contents[name], chance, list(self._contents.values()))
             for name in names
         }
+        if chance.random() < 0.1:
+            damage[names[-1]] = Mutation(chance.choice(STRANGE), "no ordinary file")
         self.report.mutated += len(damage)
         what = "; ".join(f"{name} ({mutation.kind})" for name, mutation in damage.items())
         contents = {name: mutation.content for name, mutation in damage.items()}
@@ -387,11 +445,15 @@ class _Campaign:
         found = self._run(contents, f"{where}: {what}")
         if found is not None:
             touched = [self._items_of(name) for name in damage]
-            self._compare(found, touched, f"{where}: {what}")
+            removed = [self._items_of(name) for name in damage if contents[name] == "nothing"]
+            self._compare(found, touched, removed, f"{where}: {what}")
         if len(self.report.faults) > faults:
             for name, content in contents.items():
-                kept = keep(self._folder, f"{self._dataset}-{Path(name).name}", content)
-                self.report.faults[-1] += f"; {name} kept as {kept}"
+                if isinstance(content, bytes):
+                    kept = keep(self._folder, f"{self._dataset}-{Path(name).name}", content)
+                    self.report.faults[-1] += f"; {name} kept as {kept}"
+                else:
+                    self.report.faults[-1] += f"; {name} was {content}"
 
     def _items_of(self, name: str) -> frozenset[str] | None:
         if name not in self._items:
@@ -407,15 +469,12 @@ class _Campaign:
                 )
         return self._items[name]
 
-    def _run(self, contents: Mapping[str, bytes], where: str) -> Found | None:
+    def _run(self, contents: Mapping[str, bytes | Stranger], where: str) -> Found | None:
         """What the step makes of the sample with these contents; None if it refuses it."""
         data = self._folder / "data"
         for name in self._files:
-            target = data / name
-            content = contents.get(name, self._contents[name])
-            if not target.is_file() or target.read_bytes() != content:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
+            put(data / name, contents.get(name, self._contents[name]))
+        before = sorted(str(path) for path in data.rglob("*"))
         examples = self._folder / "examples"
         shutil.rmtree(examples, ignore_errors=True)
         answer = self._runner.run(
@@ -430,10 +489,9 @@ class _Campaign:
         self.report.slowest = max(self.report.slowest, answer.seconds)
         self.report.peak = max(self.report.peak, answer.peak)
         self.report.outcomes[f"{self._dataset}: {answer.outcome}"] += 1
-        there = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
-        if there != set(self._files):
-            self.report.faults.append(f"{where}: the data has other files: {there}")
-        if answer.peak > MEMORY or answer.seconds > SECONDS / 10:
+        if before != sorted(str(path) for path in data.rglob("*")):
+            self.report.faults.append(f"{where}: the data has other files than before")
+        if answer.peak > MEMORY or answer.seconds > LONGEST:
             spent = f"{answer.peak:,} bytes of memory and {answer.seconds:.1f} s"
             self.report.faults.append(f"{where}: it took {spent}")
         if answer.outcome == "refused":
@@ -445,10 +503,24 @@ class _Campaign:
             return None
         return Found.read(examples)
 
-    def _compare(self, found: Found, touched: Sequence[frozenset[str] | None], where: str) -> None:
-        """Looks at every item after some files were damaged."""
-        damaged = frozenset[str]().union(*(keys for keys in touched if keys is not None))
+    def _compare(
+        self,
+        found: Found,
+        touched: Sequence[frozenset[str] | None],
+        removed: Sequence[frozenset[str] | None],
+        where: str,
+    ) -> None:
+        """Looks at every item after some files were damaged.
+
+        Args:
+            found: what there is.
+            touched: items of each file that was damaged or removed.
+            removed: items of each file that was removed; of many a dataset nothing else tells.
+            where: for messages.
+        """
+        damaged = _together(touched)
         everything = None in touched
+        fleeting = self._fleeting | _together(removed)
         faults = [f"{key} is there more than once" for key in found.twice]
         for line in found.refused.values():
             if not all(line[n].strip() and "\n" not in line[n] for n in ("reason", "expected")):
@@ -457,7 +529,7 @@ class _Campaign:
             for key in self._sound.keys - damaged:
                 if not _same(self._sound.examples[key], found.examples.get(key)):
                     faults.append(f"the good {key} is lost or another")
-            faults += [f"{key} has vanished" for key in damaged - found.keys - self._fleeting]
+            faults += [f"{key} has vanished" for key in damaged - found.keys - fleeting]
         elif len(found.keys) < len(self._sound.keys):
             self.report.outcomes[f"{self._dataset}: fewer items"] += 1
         for key, example in found.examples.items():
@@ -467,6 +539,31 @@ class _Campaign:
                 self.report.outcomes["items of damaged datasets, stored"] += 1
         self.report.outcomes["items of damaged datasets, quarantined"] += len(found.refused)
         self.report.faults += [f"{where}: {fault}" for fault in faults]
+
+
+def _together(items: Sequence[frozenset[str] | None]) -> frozenset[str]:
+    return frozenset[str]().union(*(keys for keys in items if keys is not None))
+
+
+def put(target: Path, content: bytes | Stranger) -> None:
+    """Makes a file, or something else in its place, whatever was there before."""
+    ordinary = target.is_file() and not target.is_symlink()
+    if ordinary and isinstance(content, bytes) and target.read_bytes() == content:
+        return
+    if target.is_dir() and not target.is_symlink():
+        target.rmdir()
+    target.unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        target.write_bytes(content)
+    elif content == "a folder":
+        target.mkdir()
+    elif content == "a pipe":
+        os.mkfifo(target)
+    elif content == "a socket":
+        os.mknod(target, stat.S_IFSOCK | 0o600)
+    elif content.startswith("a link to "):
+        target.symlink_to(content.removeprefix("a link to "))
 
 
 def unusable(example: Mapping[str, Any], classes: int) -> str:
@@ -530,6 +627,7 @@ def fuzz_all(folder: Path, mutations: int, seed: int) -> Report:
     report = Report()
     names = catalog.dataset_names()
     report.add(_in(folder / "images", fuzz_images, -(-mutations // 2), seed))
+    report.add(_in(folder / "bombs", fuzz_bombs))
     for name in names:
         share = -(-mutations // (2 * len(names)))
         report.add(_in(folder / name, fuzz_dataset, name, share, seed))

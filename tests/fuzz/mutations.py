@@ -25,9 +25,9 @@ _HUGE = (0, 1, 2, 7, 32_767, 65_535, 100_000, 2**24, 2**31 - 1, 2**32 - 1)
 
 @dataclasses.dataclass(frozen=True)
 class Mutation:
-    """Damaged content, and what was done to it, as a word for reports."""
+    """Damaged content, or what is in its place, and what was done to it, as words for reports."""
 
-    content: bytes
+    content: bytes | str
     kind: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,36 @@ def every_kind() -> dict[str, bytes]:
         "lossless.webp": encoded(colours, "WEBP", lossless=True),
         "moving.webp": moving("WEBP"),
     }
+
+
+def bombs() -> dict[str, bytes]:
+    """Name -> content of small files that cost a careless reader minutes or gigabytes."""
+    side = 9_000  # 81 million pixels, below what is refused by its size
+    plain = Image.new("RGB", (side, side), (9, 200, 40))
+    progressive = encoded(plain.resize((3_000, 3_000)), "JPEG", progressive=True)
+    last_scan = progressive[progressive.rindex(b"\xff\xda") : -2]
+    gif = encoded(Image.new("P", (1, 1)), "GIF")
+    frame = gif[gif.index(b",", 13) : -1]
+    png = encoded(Image.new("L", (9, 9)), "PNG")
+    return {
+        "pages.tif": _many_pages(60_000),
+        "frames.gif": gif[:-1] + 100_000 * frame + gif[-1:],
+        "scans.jpg": progressive[:-2] + 90 * last_scan + progressive[-2:],
+        "many scans.jpg": progressive[:-2] + 20_000 * last_scan + progressive[-2:],
+        "wide.webp": encoded(plain, "WEBP", lossless=True, method=0),
+        "wide.png": encoded(plain, "PNG"),
+        "wider.png": png[:16] + struct.pack(">2I", 2**31 - 1, 2**31 - 1) + png[24:],
+        "wide.tif": encoded(plain, "TIFF", compression="tiff_adobe_deflate"),
+        "wide.gif": encoded(plain.convert("P"), "GIF"),
+        "padded.jpg": encoded(Image.new("L", (9, 9)), "JPEG") + bytes(2**26),
+    }
+
+
+def _many_pages(count: int) -> bytes:
+    """A TIFF of grey pages of one pixel: TIFF 6.0, section 2."""
+    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 0)]
+    entries = struct.pack("<H", len(tags)) + b"".join(struct.pack("<2H2I", *tag) for tag in tags)
+    size = len(entries) + 4
+    places = [8 + size * (number + 1) for number in range(count - 1)] + [0]
+    pages = b"".join(entries + struct.pack("<I", place) for place in places)
+    return b"II*\0" + struct.pack("<I", 8) + pages

@@ -1,0 +1,1 @@
+"""A model for benchmarks: pictures are decoded, resized and encoded again."""

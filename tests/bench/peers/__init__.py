@@ -1,0 +1,1 @@
+"""Programs of other projects that do the same work, in environments of their own."""
