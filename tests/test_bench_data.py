@@ -16,7 +16,7 @@ WORKS = (
     ("create_tfrecords", "check=header", "workers=1"),
     ("copy",),
     ("copy", "sha256=yes"),
-    ("simplejpeg", "colours=GRAY"),
+    ("simplejpeg", "size=eighth"),
     ("pillow",),
 )
 

@@ -76,7 +76,8 @@ def run(tmp_path):
 
 
 def left(client, folder):
-    return client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={Path(folder).name}"})
+    ours = {"label": f"{RUN_LABEL}={Path(folder).name}"}
+    return client.containers.list(all=True, filters=ours, ignore_removed=True)
 
 
 def wait_for(found, seconds=60.0):

@@ -279,7 +279,8 @@ def _path(key: str) -> str:
 
 
 def _lines(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # splitlines would also end a line at the odder characters that a name may have (U+2028).
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _fault(found: Found, key: str, content: bytes, unusual: str, check: str) -> str:
