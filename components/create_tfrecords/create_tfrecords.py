@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import math
 import os
 import shutil
@@ -35,6 +34,7 @@ from trainer import catalog
 from trainer.artifact import resumable_folder, write_text
 from trainer.data.images import Unusual
 from trainer.data.manifest import CHANGES, QUARANTINE, Check, Manifest, Split, write_manifest
+from trainer.data.notes import note_line
 from trainer.dataset import Dataset
 from trainer.errors import UserError
 from trainer.progress import Progress
@@ -307,8 +307,7 @@ def _in_order(notes: Mapping[str, Sequence[Note]], kind: str) -> Iterator[dict[s
 
 
 def _write_lines(path: Path, notes: Mapping[str, Sequence[Note]], kind: str) -> None:
-    lines = (json.dumps(item, ensure_ascii=False) for item in _in_order(notes, kind))
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    write_text(path, "".join(note_line(item) for item in _in_order(notes, kind)))
 
 
 def _check_bad(

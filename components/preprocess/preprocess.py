@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import json
 import logging
 import math
 import statistics
@@ -62,6 +61,7 @@ from trainer.data.manifest import (
     read_manifest,
     write_manifest,
 )
+from trainer.data.notes import note_line
 from trainer.dataset import Feature
 from trainer.errors import TryAgain, UserError
 from trainer.progress import Progress
@@ -337,9 +337,9 @@ class _Step:
         refused = [
             item for of_split in notes.values() for note in of_split for item in note.refused
         ]
-        lines = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) for item in refused)
+        lines = "".join(note_line(dataclasses.asdict(item)) for item in refused)
         before = self.raw.read(QUARANTINE) if self.raw.exists(QUARANTINE) else b""
-        self.draft.write(QUARANTINE, before + "".join(f"{line}\n" for line in lines).encode())
+        self.draft.write(QUARANTINE, before + lines.encode())
         if self.raw.exists(CHANGES):
             self.draft.write(CHANGES, self.raw.read(CHANGES))
         with tempfile.TemporaryDirectory() as folder:

@@ -1,15 +1,24 @@
-"""`quarantine.jsonl` and `changes.jsonl`, read entry by entry."""
+"""`quarantine.jsonl` and `changes.jsonl`, entry by entry."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trainer.errors import UserError
 
 MAX_LINE = 2**20
 """Most bytes of one entry, 1 MiB (ours): a path has 4 KiB at most, and a reason a sentence."""
+
+
+# What Unicode takes for the end of a line besides those that JSON escapes by itself.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\u0085\u2028\u2029"}
+
+
+def note_line(entry: Mapping[str, str]) -> str:
+    """One entry as a line of its own, names in any script readable."""
+    return json.dumps(entry, ensure_ascii=False).translate(_LINE_ENDS) + "\n"
 
 
 def read_notes(path: str | Path) -> Iterator[dict[str, str]]:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from trainer.data.notes import MAX_LINE, read_notes
+from trainer.data.notes import MAX_LINE, note_line, read_notes
 from trainer.errors import UserError
 
 ENTRIES = [
@@ -19,6 +19,16 @@ def write(path, lines):
 def test_entries_come_back_in_order(tmp_path):
     lines = [json.dumps(entry, ensure_ascii=False) for entry in ENTRIES]
     assert list(read_notes(write(tmp_path / "a", lines))) == ENTRIES
+
+
+def test_an_entry_is_one_line_whoever_counts_them(tmp_path):
+    names = "a\u0085b\u2028c\u2029d\ne\r\x0c\x1c"
+    lines = [note_line({**entry, "key": names}) for entry in ENTRIES]
+    text = "".join(lines)
+    assert len(text.splitlines()) == len(text.split("\n")) - 1 == 2
+    assert "写真" in note_line(ENTRIES[0])
+    (tmp_path / "a").write_text(text, encoding="utf-8")
+    assert [entry["key"] for entry in read_notes(tmp_path / "a")] == [names, names]
 
 
 def test_there_may_be_no_file_and_no_entry(tmp_path):
