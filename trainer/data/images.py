@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import struct
@@ -148,13 +149,10 @@ def encode_png(array: np.ndarray[Any, Any]) -> bytes:
 def _check_jpeg(data: bytes, check: Check) -> CheckedImage | None:
     """A plain JPEG, by the fastest decoder there is; None if it takes a closer look."""
     header = _JpegHeader(data)
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(header.bare(data))
-        except ValueError:
-            return None
+    kind = _jpeg_kind(data, header)
+    if kind is None:
+        return None
+    height, width, colours, _ = kind
     _check_size(width, height)
     if header.progressive and data.count(_START_OF_SCAN) > MAX_SCANS:
         raise BadItem(
@@ -165,10 +163,10 @@ def _check_jpeg(data: bytes, check: Check) -> CheckedImage | None:
         # Behind the headers, because pictures within them (thumbnails) have ends of their own.
         if data.rfind(_END_OF_IMAGE, header.size) < 0:
             raise BadItem("the image is truncated (it has no end)", _EXPECTED)
-    elif _scan_fault(data):
+    elif _scan_fault(data, header.progressive):
         # A decoder stops at the first oddity, and those of the headers (such as a colour profile
         # that is cut short) do no harm; so it is asked again without them.
-        fault = _scan_fault(header.bare(data))
+        fault = _scan_fault(header.bare(data), header.progressive)
         if fault:
             raise BadItem(f"the image is truncated or damaged ({fault})", _EXPECTED)
     if colours not in ("YCbCr", "RGB", "Gray") or header.orientation in _TURNED:
@@ -176,7 +174,19 @@ def _check_jpeg(data: bytes, check: Check) -> CheckedImage | None:
     return CheckedImage(data, width, height)
 
 
-def _scan_fault(data: bytes) -> str:
+def _jpeg_kind(data: bytes, header: _JpegHeader) -> tuple[int, int, str, str] | None:
+    """Height, width, colours and their subsampling; None where the fast decoder knows no such."""
+    kind: tuple[int, int, str, str]
+    with contextlib.suppress(ValueError):
+        kind = simplejpeg.decode_jpeg_header(data)
+        return kind
+    with contextlib.suppress(ValueError):
+        kind = simplejpeg.decode_jpeg_header(header.bare(data))
+        return kind
+    return None
+
+
+def _scan_fault(data: bytes, progressive: bool) -> str:
     """What a strict decoder says against the pixels of a JPEG; empty if nothing."""
     try:
         # In grey and an eighth of the size: every bit of the file is still read, and what can be
@@ -185,8 +195,9 @@ def _scan_fault(data: bytes) -> str:
             data, colorspace="GRAY", min_height=1, min_width=1, min_factor=8, strict=True
         )
     except ValueError as error:
-        # Bytes between the last pixel and the end; the picture is whole.
-        return "" if str(error).endswith("extraneous bytes before marker 0xd9") else str(error)
+        # Bytes between the last pixel and the end; the picture is whole, unless passes are missing.
+        behind = not progressive and str(error).endswith("extraneous bytes before marker 0xd9")
+        return "" if behind else str(error)
     return ""
 
 
@@ -308,6 +319,8 @@ def _oddity(image: Image.Image, kind: str, data: bytes) -> str:
         return f"an animated {kind}"
     if kind not in ("JPEG", "PNG"):
         return f"the format is {kind}"
+    if kind == "JPEG" and _jpeg_kind(data, _JpegHeader(data)) is None:
+        return "a JPEG of a kind that few decoders read"
     if kind == "PNG" and data[_PNG_BIT_DEPTH] == 16:
         return "16 bits per channel"
     if image.mode not in _EIGHT_BIT_MODES:
