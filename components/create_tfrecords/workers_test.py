@@ -248,7 +248,9 @@ def test_the_command_imports_no_framework(tmp_path):
 
 
 SLEEPER = """
-import sys
+import signal, sys
+# What a shell starts in the background ignores it, and so does all that is started from there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from components.create_tfrecords import workers_test
 workers_test.run(Path(sys.argv[1]), "sleep")
@@ -289,7 +291,7 @@ def test_workers_do_not_outlive_their_parent(here, sleeper):
 def test_ctrl_c_ends_everything_at_once(here, sleeper):
     began = time.monotonic()
     os.killpg(sleeper.pid, signal.SIGINT)  # as a terminal does it, to all of them
-    _, errors = sleeper.communicate()
+    _, errors = sleeper.communicate(timeout=60)
     assert time.monotonic() - began < 5
     assert sleeper.returncode == -signal.SIGINT
     assert gone(processes(here))
