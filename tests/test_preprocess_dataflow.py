@@ -28,6 +28,10 @@ from trainer.progress import PROGRESS_FILE
 
 SETTINGS = {"image_size": 8}
 EXAMPLES = 42
+MINIMUM = (
+    "--runner=DataflowRunner --project=project --region=region "
+    "--temp_location=/gcs/bucket/temporary"
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +71,7 @@ def run(cloud: Cloud, more: str = "", **arguments: Any) -> dict[str, dict[str, A
         "/gcs/bucket/run/transformed_examples",
         "/gcs/bucket/run/transform_graph",
         SETTINGS,
-        "--runner=DataflowRunner --project=project --region=region "
-        f"--temp_location=/gcs/bucket/temporary --dataflow_endpoint={cloud.url} {more}",
+        f"{MINIMUM} --dataflow_endpoint={cloud.url} {more}",
         **arguments,
     )
 
@@ -225,6 +228,12 @@ def test_a_job_is_not_joined_by_another_of_its_name(cloud: Cloud) -> None:
         run(cloud)
     submitted(cloud).state = "JOB_STATE_CANCELLED"
     thread.join()
+
+
+def test_folders_must_be_where_workers_see_them(cloud: Cloud) -> None:
+    options = f"{MINIMUM} --dataflow_endpoint={cloud.url}"
+    with pytest.raises(UserError, match=r"must be in buckets, as gs://.*; got 'graph'\."):
+        preprocess("regnety", "gs://bucket/a", "/gcs/bucket/b", "graph", beam_options=options)
 
 
 @pytest.mark.parametrize(

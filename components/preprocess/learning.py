@@ -13,13 +13,21 @@ import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
+from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_transform.analyzer_nodes import TENSOR_REPLACEMENTS
 from tensorflow_transform.tf_metadata import schema_utils
 from tfx_bsl.public import tfxio
 
 from components.preprocess.graph import input_specs
-from components.preprocess.shards import BATCH_SIZE, FAILURE, TALLY, read_examples, told
+from components.preprocess.shards import (
+    BATCH_SIZE,
+    COUNTERS,
+    FAILURE,
+    TALLY,
+    read_examples,
+    told,
+)
 from components.preprocess.storage import Folder
 from trainer.catalog import model_part
 from trainer.dataset import Feature
@@ -156,6 +164,7 @@ class _ReadColumns(beam.DoFn):  # type: ignore[misc]
         self._raw = raw
         self._columns = frozenset(columns)
         self._left_out = frozenset(left_out)
+        self._counter = Metrics.counter(COUNTERS, "examples")
 
     def setup(self) -> None:
         """Makes out how TF Transform wants its batches."""
@@ -186,6 +195,7 @@ class _ReadColumns(beam.DoFn):  # type: ignore[misc]
             else:
                 values = [_blank(feature)] * len(examples)
             columns.append(pa.array(values, field.type))
+        self._counter.inc(len(examples))
         TALLY.add(len(examples))
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from components.preprocess.graph import TRANSFORM_FN, stored_features
 from components.preprocess.learning import (
@@ -29,7 +29,7 @@ from components.preprocess.learning import (
     learn_from_shards,
     looked_at,
 )
-from components.preprocess.runners import Runner, job_name, read_options, run
+from components.preprocess.runners import DATAFLOW, Runner, job_name, read_options, run
 from components.preprocess.settling import settle
 from components.preprocess.shards import (
     FAILURE,
@@ -125,6 +125,12 @@ def preprocess(
         in_the_cloud(path) if runner.remote else path
         for path in (examples, transformed_examples, transform_graph)
     )
+    here = [path for path in (source, target, graph) if "://" not in path]
+    if runner.name == DATAFLOW and here:
+        raise UserError(
+            f"With {DATAFLOW}, all folders must be in buckets, as gs://BUCKET/NAME or "
+            f"/gcs/BUCKET/NAME; got {here[0]!r}."
+        )
     raw = Folder(source).absolute()
     manifest, digest = _read_manifest(raw)
     facts = dataset_facts(manifest, raw)
@@ -170,7 +176,7 @@ def dataset_facts(manifest: Manifest, examples: str | Path | Folder) -> DatasetF
         some = (e for file in files for e in read_examples(folder, file, wanted))
         for example in islice(some, MEASURED_PICTURES):
             with (
-                contextlib.suppress(UnidentifiedImageError),
+                contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError),
                 Image.open(BytesIO(example["image"])) as image,
             ):
                 sides.append(min(image.size))

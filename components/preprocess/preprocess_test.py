@@ -424,6 +424,12 @@ def test_a_record_that_is_no_example_is_told(examples: Path) -> None:
         run(examples, "autoencoder")
 
 
+def test_a_shard_that_is_not_there_is_told(examples: Path) -> None:
+    (examples / "validation-00001-of-00002.tfrecord").unlink()
+    with pytest.raises(UserError, match=r"must be there to be read; '.*validation-00001.*' is not"):
+        run(examples, "autoencoder")
+
+
 def test_other_settings_begin_anew(tmp_path: Path) -> None:
     examples = tmp_path / "examples"
     write_examples(examples)

@@ -11,6 +11,7 @@ import re
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -351,22 +352,36 @@ def _run_in_processes(pipeline: beam.Pipeline) -> None:
 
 
 def _end_workers() -> None:
-    """Ends the worker processes that are still there: those below this one, which Beam started."""
+    """Ends the worker processes that are below this one, where Beam started them.
+
+    It looks until there are none three times in a row, for Beam may just be starting one.
+    """
+    seen_none = 0
+    while seen_none < 3:
+        workers = _workers()
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        seen_none = 0 if workers else seen_none + 1
+        time.sleep(0.1)
+
+
+def _workers() -> list[int]:
+    """The worker processes below this one, at any depth, that have not ended."""
     parents, workers = {}, []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             # After the name, which may hold anything: state, parent.
             fields = (entry / "stat").read_text(encoding="latin-1").rpartition(")")[2].split()
             parents[int(entry.name)] = int(fields[1])
-            if b"sdk_worker_main" in (entry / "cmdline").read_bytes():
+            if b"sdk_worker_main" in (entry / "cmdline").read_bytes():  # empty once it has ended
                 workers.append(int(entry.name))
-    for worker in workers:
-        ancestor = worker
-        while ancestor not in (0, os.getpid()):
-            ancestor = parents.get(ancestor, 0)
-        if ancestor:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
+    return [worker for worker in workers if os.getpid() in _ancestors(worker, parents)]
+
+
+def _ancestors(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
+    while pid := parents.get(pid, 0):
+        yield pid
 
 
 @contextlib.contextmanager

@@ -146,10 +146,17 @@ def read_examples(
     """The examples of a shard, in order.
 
     Raises:
-        UserError: a record is damaged, or no example; names the file and the record.
+        UserError: there is no such file, or a record is damaged, or no example; names the file and
+            the record.
     """
     path = folder.place(file)
-    stream = folder.open(file) if folder.remote else None
+    try:
+        stream = folder.open(file)
+    except (FileNotFoundError, PermissionError) as error:
+        raise UserError(
+            f"Every shard that the manifest lists must be there to be read; {path!r} is not "
+            f"({error.strerror or error}). Create the examples again."
+        ) from error
     for number, record in enumerate(read_records(path, stream)):
         try:
             yield decode_example(features, record)
@@ -272,6 +279,10 @@ class TransformShard(_Worker):
 class ScreenShard(_Worker):
     """Lists the examples of a shard that the graph refuses; writes nothing else."""
 
+    def __init__(self, job: Job):
+        super().__init__(job)
+        self._examples = Metrics.counter(COUNTERS, "examples")
+
     def work(self, task: Task, graph: Graph) -> None:
         """Puts every example through the graph."""
         job = self._job
@@ -284,6 +295,7 @@ class ScreenShard(_Worker):
                     keys.append(example["key"].hex())
             if len(refused) > job.allowed:
                 raise too_many(refused, job.allowed)
+            self._examples.inc(len(batch))
             TALLY.add(len(batch))
         job.draft.write_json(f"{SCREENED}/{task.file}.json", keys)
 
