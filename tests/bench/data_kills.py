@@ -105,10 +105,11 @@ def kill_at_random(step: Step, count: int, seed: int, victims: Sequence[str] = V
         if code != 0:
             if code != (step.after_worker if killed == WORKER else -signal.SIGKILL):
                 toll.faults.append(f"{where}: it ended with exit code {code}")
-            finished = _finished(step)
+            # What has its final name belongs to a run that was done; another begins anew.
+            finished = _finished(step, drafts=True)
             toll.continued += 1
             _finish(step, toll, where)
-            stayed = _finished(step) & finished
+            stayed = _finished(step, drafts=False) & finished
             toll.kept += len(stayed)
             if stayed != finished:
                 toll.faults.append(f"{where}: {len(finished - stayed)} finished files written anew")
@@ -193,15 +194,18 @@ def session(leader: int) -> list[int]:
     return sorted(found)
 
 
-def _finished(step: Step) -> set[tuple[str, int, int]]:
-    """Name, place on the disk and time of each finished shard, wherever it lies for now."""
+def _finished(step: Step, drafts: bool) -> set[tuple[str, int, int]]:
+    """Name, place on the disk and time of each finished shard, of drafts or of the outputs."""
     return {
         (path.name, path.stat().st_ino, path.stat().st_mtime_ns)
         for output in step.outputs
         for path in output.parent.rglob("*.tfrecord")
-        if path.parent == output
-        or all((path.parent / "notes" / f"{path.name}.{n}").is_file() for n in step.notes)
+        if (path.parent != output) == drafts and (not drafts or _has_notes(path, step.notes))
     }
+
+
+def _has_notes(shard: Path, endings: Sequence[str]) -> bool:
+    return all((shard.parent / "notes" / f"{shard.name}.{n}").is_file() for n in endings)
 
 
 def _digests(step: Step) -> dict[str, str]:
