@@ -22,5 +22,5 @@ for name; do
     uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --upgrade \
         --python-version 3.13 --python-platform x86_64-manylinux_2_40 \
         --custom-compile-command "sh requirements/lock.sh" \
-        --constraints "$constraints" "$name.in" --output-file "$name.txt"
+        --constraints "$constraints" --override overrides "$name.in" --output-file "$name.txt"
 done

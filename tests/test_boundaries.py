@@ -25,13 +25,13 @@ SOURCES = sorted(
 PLAIN = (
     *("trainer.artifact", "trainer.catalog", "trainer.config", "trainer.dataset"),
     *("trainer.errors", "trainer.imports", "trainer.paper", "trainer.progress"),
-    "trainer.data.manifest",
+    *("trainer.data.manifest", "trainer.training"),
 )
 
 # Files -> what of our own they may import besides their own folder; the first pattern that fits
 # counts. A name allows all that is below it.
 DIRECTIONS: dict[str, tuple[str, ...]] = {
-    "trainer/backend/*": ("trainer.errors", "trainer.recipe"),
+    "trainer/backend/*": ("trainer.errors", "trainer.recipe", "trainer.training"),
     "trainer/engine/*": (
         *(*PLAIN, "trainer.backend", "trainer.data", "trainer.recipe"),
         "trainer.reproducible",

@@ -104,6 +104,15 @@ class Recipe:
         signatures: what is exported; the first is the one a server offers by default.
         panels: pictures for the report from one evaluated batch, on the host.
         seeds: every source of randomness inside the losses.
+        noise: name -> shape per example. Standard normal noise, float32 [batch, *shape], that joins
+            every batch under these names: fresh in each step of training, and in an evaluation the
+            same for an example each time. It is drawn for the whole batch outside the step, so that
+            losses do not depend on the backend or the number of devices; what is drawn inside,
+            by `seeds`, does.
+        samples: maps the first batch of the evaluation split to pictures [n, height, width, 1 or 3]
+            in [0, 1] by title; drawn after each epoch, they show the training as a strip.
+        examples_in_training: evaluate on so many examples during a training; 0 for all. The numbers
+            of a model come from the whole split, at the end.
         statistics_examples: before each evaluation, replace the moving statistics of batch
             normalisation by averages over this many training examples; 0 leaves them alone.
     """
@@ -115,6 +124,9 @@ class Recipe:
     metrics: Callable[[Sequence[str]], Sequence[Metric]] = lambda class_names: ()
     panels: Callable[[Batch, Batch, Sequence[str]], Sequence[Panel]] = lambda *_: ()
     seeds: Sequence[keras.random.SeedGenerator] = ()
+    noise: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    samples: Callable[[Batch], Batch] | None = None
+    examples_in_training: int = 0
     statistics_examples: int = 0
 
     def __post_init__(self) -> None:
