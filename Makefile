@@ -45,6 +45,9 @@ bench-local: setup  ## the local runner beside kfp.local, and what it must hold,
 bench-data: setup  ## records, preprocessing and training input beside their peers and bounds, in one run
 	$(VENV)/bin/python -m tests.bench.data
 
+bench-train: setup  ## training beside bare loops and Keras's own, in one run
+	$(VENV)/bin/python -m tests.bench.train
+
 bench: setup  ## our speed beside its peers', in one run
 	$(VENV)/bin/python -m tests.bench.training
 	$(VENV)/bin/python -m tests.bench.grouped_shapes
@@ -68,4 +71,4 @@ readme: setup  ## write the generated parts of README.md
 clean:  ## remove everything that is made
 	rm -rf $(VENV) build *.egg-info
 
-.PHONY: help setup demo test test-slow lint compile bench bench-data bench-local images image-gpu test-docker readme clean
+.PHONY: help setup demo test test-slow lint compile bench bench-data bench-local bench-train images image-gpu test-docker readme clean

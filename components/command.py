@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import signal
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,9 @@ imports.begin()  # a step's `__main__` imports this module first
 Metadata = Mapping[str, Mapping[str, Any]]
 """Output artifact -> what to note beside it, such as the numbers of a Metrics artifact."""
 
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C, as a shell has it."""
+
 
 def run(
     function: Callable[..., Metadata | None], arguments: Sequence[str] | None = None
@@ -32,7 +36,7 @@ def run(
     returns go to the file named there, where KFP and Vertex AI read them.
 
     The exit code is 0 when the step is done, 2 for what the caller can mend, 75 for what may work
-    when tried again, and 1 with a traceback for anything else.
+    when tried again, 130 after Ctrl-C, and 1 with a traceback for anything else.
 
     Args:
         function: the step: strings, numbers and mappings in, metadata of its outputs back.
@@ -46,6 +50,8 @@ def run(
     except (UserError, TryAgain) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     if executor_input is not None:
         _write_executor_output(executor_input["outputs"], metadata or {})
     sys.exit(0)

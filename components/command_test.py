@@ -119,6 +119,15 @@ def test_expected_errors_are_one_line_and_an_exit_code(error, code, tmp_path, ca
     assert not output_file.exists()
 
 
+def test_ctrl_c_is_no_fault(capsys):
+    def stop() -> None:
+        """Is stopped."""
+        raise KeyboardInterrupt
+
+    assert leave(stop) == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_our_own_faults_keep_their_traceback():
     def fail() -> None:
         """Fails."""

@@ -5,12 +5,14 @@ What a command needs is imported when it is called, so that `--help` answers at 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +48,15 @@ Settings = Annotated[
     ),
 ]
 
+TrainingSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--training",
+        metavar="KEY=VALUE",
+        help="Change how training is carried out, as in precision=mixed_bfloat16, accumulation=4 "
+        "or moving_average=0.999; may be repeated.",
+    ),
+]
 Parameters = Annotated[
     list[str] | None,
     typer.Option(
@@ -126,13 +137,9 @@ def models(as_json: AsJson = False) -> None:
     for name, (paper, reproductions) in found.items():
         console.print(f"[bold]{name}[/]  {paper.title}, {paper.year}. {paper.url}", highlight=False)
         table = Table("", "dataset", "metric", "paper", "ours", box=None, header_style="dim")
-        for reproduction in reproductions:
-            published, ours = reproduction.published, reproduction.measured
-            measured = (
-                f"{ours.value:g} {published.unit} on {ours.dataset}" if ours else "not yet run"
-            )
-            number = f"{published.value:g} {published.unit}"
-            table.add_row(published.variant, published.dataset, published.metric, number, measured)
+        for row in reproductions:
+            numbers = (row.published_text, row.measured_text)
+            table.add_row(row.variant, row.dataset, row.metric, *numbers)
         console.print(table)
 
 
@@ -174,6 +181,7 @@ def run(
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Name of the dataset, to be sure.")] = None,
     settings: Settings = None,
+    training: TrainingSettings = None,
     parameters: Parameters = None,
     root: Root = Path("runs"),
     jobs: Jobs = CPUS,
@@ -190,7 +198,7 @@ def run(
     """Run a pipeline on this machine, each step as a process or a container of its own."""
     from pipelines.local.run import run_pipeline
 
-    text, graph, values = _asked(pipeline, parameters, root, data, dataset, settings)
+    text, graph, values = _asked(pipeline, parameters, root, data, dataset, settings, training)
     options = _options(jobs, cache, timeout, fail_fast, memory, env_file)
     launcher = _launcher("docker" if in_docker else "subprocess", network, mounts, user)
     console = _console()
@@ -198,6 +206,82 @@ def run(
     with _display(console, root, graph.name) as display:
         record = run_pipeline(text, values, root, display, options, launcher)
     raise typer.Exit(_announce(record, console))
+
+
+@app.command(epilog="Example: paper2hub train autoencoder --data /data/digits -o weights")
+def train(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for the checkpoint, with its logs in it."),
+    ],
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="Folder of transformed examples, as preprocess writes it."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a dataset; its layout tells which one it is."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="With --data: name of the dataset, to be sure.")
+    ] = None,
+    settings: Settings = None,
+    training: TrainingSettings = None,
+    initial: Annotated[
+        Path | None, typer.Option(help="Checkpoint with whose networks to begin.")
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="tensorflow or jax.", show_default="what KERAS_BACKEND says, or tensorflow"
+        ),
+    ] = "",
+    root: Root = Path("runs"),
+    jobs: Jobs = CPUS,
+) -> None:
+    """Train a model without a pipeline: the step train, and what it needs, by one command.
+
+    Without --examples the steps of the model's pipeline make them, of --data or
+    of what the model brings along. They are found again in the folder of runs
+    while data and settings stay the same.
+
+    Ctrl-C and SIGTERM save at once; the same command goes on from there.
+    """
+    from components.train.train import choose_backend
+    from components.train.train import train as step
+    from trainer.config import parse_settings
+
+    changes, way = parse_settings(settings or []), _way_of_training(training)
+    _check_settings(model, changes)
+    if examples is not None and (data is not None or dataset is not None):
+        raise UserError("train must be given --examples, or --data and --dataset; got both.")
+    choose_backend(backend)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"-o must be a folder to write to; {output}: {error.strerror}.") from error
+    console = _console()
+    if examples is None:
+        examples = _examples_of(model, data, dataset, changes, root, jobs, console)
+    try:
+        with _watched(console):
+            step(
+                model,
+                str(examples),
+                str(output),
+                str(output / "logs"),
+                settings=changes,
+                training=way,
+                backend=backend,
+                initial="" if initial is None else str(initial),
+            )
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    _say(console, "Checkpoint", output)
+    _say(console, "Logs", output / "logs")
+    for line in _last_evaluation(output):
+        _say(console, "Evaluation", line)
 
 
 @app.command(epilog="Example: paper2hub resume last")
@@ -430,6 +514,16 @@ def _check_settings(model: str, settings: Mapping[str, str]) -> None:
     with_settings(load_config(model), settings)
 
 
+def _way_of_training(pairs: list[str] | None) -> dict[str, str]:
+    """How to carry out a training, from text; finds what is wrong before anything starts."""
+    from trainer.config import parse_settings, with_settings
+    from trainer.training import Training
+
+    changes = parse_settings(pairs or [])
+    with_settings(Training(), changes)
+    return changes
+
+
 def _read(file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8")
@@ -446,6 +540,7 @@ def _asked(
     data: Path | None,
     dataset: str | None,
     settings: list[str] | None,
+    training: list[str] | None = None,
 ) -> tuple[str, Graph, dict[str, Any]]:
     """The compiled text of what the user named, its graph, and the values of its parameters."""
     from pipelines.local.graph import parse_graph
@@ -453,6 +548,7 @@ def _asked(
 
     is_file = pipeline.endswith((".yaml", ".yml", ".json")) or Path(pipeline).is_file()
     changes = parse_settings(settings or [])
+    way = _way_of_training(training)
     if is_file:
         text = _read(pipeline)
     else:
@@ -460,18 +556,27 @@ def _asked(
 
         _check_settings(pipeline, changes)
         text = compiled_text(pipeline, root)
-    if data is not None and not data.exists():
-        raise UserError(f"--data must be a folder of data; {str(data)!r} does not exist.")
     graph = parse_graph(text)
     values = _parameters(graph, parameters or [])
     if changes:
         values["settings"] = changes
+    if way:
+        values["training"] = way
+    _add_data(values, data, dataset, "dataset" in graph.parameters)
+    return text, graph, values
+
+
+def _add_data(
+    values: dict[str, Any], data: Path | None, dataset: str | None, has_dataset: bool = True
+) -> None:
+    """Adds the data that the user names to the values of a pipeline's parameters."""
     if data is not None:
+        if not data.exists():
+            raise UserError(f"--data must be a folder of data; {str(data)!r} does not exist.")
         values["data"] = str(data.absolute())
-    if dataset is not None or (data is not None and "dataset" in graph.parameters):
+    if dataset is not None or (data is not None and has_dataset):
         # The pipeline's own dataset is not that of a folder given by hand.
         values["dataset"] = dataset or ""
-    return text, graph, values
 
 
 def _parameters(graph: Graph, pairs: list[str]) -> dict[str, Any]:
@@ -546,6 +651,68 @@ def _variables(file: Path | None) -> dict[str, str]:
             )
         variables[name] = value
     return variables
+
+
+def _examples_of(
+    model: str,
+    data: Path | None,
+    dataset: str | None,
+    settings: Mapping[str, str],
+    root: Path,
+    jobs: int,
+    console: Console,
+) -> Path:
+    """The transformed examples of a dataset, by the steps of the model's pipeline that make them.
+
+    Raises:
+        typer.Exit: a step failed, which has been told.
+    """
+    from pipelines.compiled import examples_text
+    from pipelines.local.run import Options, run_pipeline
+
+    values: dict[str, Any] = {"settings": dict(settings)}
+    _add_data(values, data, dataset)
+    text = examples_text(model, root)
+    with _display(console, root, f"{model}-examples") as display:
+        record = run_pipeline(text, values, root, display, Options(jobs=jobs))
+    found = record.artifact("transformed_examples")
+    if record.status != "succeeded" or found is None:
+        raise typer.Exit(_announce(record, console))
+    return found
+
+
+@contextlib.contextmanager
+def _watched(console: Console) -> Iterator[None]:
+    """Shows on a terminal how far a step of this process is; elsewhere it prints lines itself."""
+    if not console.is_terminal:
+        yield
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    from pipelines.local.progress import read_progress
+    from trainer.progress import PROGRESS_FILE, describe
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "progress.json"
+        os.environ[PROGRESS_FILE] = str(file)
+
+        def line() -> Text:
+            state = read_progress(file)
+            return Text(describe(state) if state else "", overflow="ellipsis", no_wrap=True)
+
+        with Live(console=console, get_renderable=line, transient=True):
+            yield
+
+
+def _last_evaluation(checkpoint: Path) -> Iterator[str]:
+    """The numbers of a training's last evaluation, as one line."""
+    from trainer.artifact import read_json
+
+    records = read_json(checkpoint / "history.json")
+    measured = [record["evaluation"] for record in records if record.get("evaluation")]
+    for numbers in measured[-1:]:
+        yield ", ".join(f"{n.replace('_', ' ')} {value:.4g}" for n, value in numbers.items())
 
 
 def _launcher(name: str, network: str, mounts: list[str] | None, user: str) -> Launcher:

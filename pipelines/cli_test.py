@@ -142,6 +142,16 @@ def test_a_failing_step_decides_the_exit_code_and_its_log_is_shown(tiny, tmp_pat
         (["compile", "autoencoder", "--all"], "a model or --all"),
         (["compile", "nothing"], "The model must be one of"),
         (["compile", "autoencoder", "--target", "moon"], "local, kubeflow, vertex; got 'moon'"),
+        (["train", "nothing", "-o", "x"], "The model must be one of"),
+        (["train", "autoencoder", "-o", "x", "--set", "epoch=2"], "Did you mean 'epochs'"),
+        (["train", "autoencoder", "-o", "x", "--training", "precision=half"], "must be one of fl"),
+        (["train", "autoencoder", "-o", "x", "--training", "precison=x"], "mean 'precision'"),
+        (["train", "autoencoder", "-o", "x", "--backend", "torch"], "got 'torch'"),
+        (["train", "autoencoder", "-o", "x", "--data", "/no/such/place"], "does not exist"),
+        (["train", "autoencoder", "-o", "x", "--data", ".", "--examples", "."], "got both"),
+        (["train", "autoencoder", "-o", "x", "--examples", "/no/such/place"], "facts.json"),
+        (["train", "autoencoder", "-o", "tiny.yaml"], "tiny.yaml: File exists"),
+        (["run", "autoencoder", "--training", "accumulation=0"], "must be at least 1; got 0"),
         (["import-weights", "regnety", "x", "--from", "pycls", "-o", "y", "--set", "a=1"], "'a'"),
     ],
 )
@@ -217,7 +227,8 @@ def test_doctor_ends_well_whatever_it_finds():
 
 
 @pytest.mark.parametrize(
-    "command", ["models", "compile", "run", "resume", "runs", "logs", "why", "parity", "doctor"]
+    "command",
+    ["models", "compile", "run", "train", "resume", "runs", "logs", "why", "parity", "doctor"],
 )
 def test_the_help_of_every_command_has_an_example(command):
     assert f"Example: paper2hub {command}" in " ".join(call(command, "--help").output.split())

@@ -23,6 +23,7 @@ class Measurement:
         date: day of the measurement, such as "2026-11-20".
         commit: the state of this repository.
         command: what to type to measure it again.
+        unit: unit of a metric that the paper does not publish, such as "%".
     """
 
     metric: str
@@ -33,14 +34,65 @@ class Measurement:
     date: str
     commit: str
     command: str
+    unit: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """A published result, and ours where it has been measured."""
+    """A published result and ours, either of which may be missing.
 
-    published: Result
+    Attributes:
+        published: what the paper says; None for a metric that is ours alone.
+        measured: what we measured; None where we have not.
+    """
+
+    published: Result | None
     measured: Measurement | None
+
+    def __post_init__(self) -> None:
+        if self.published is None and self.measured is None:
+            raise ValueError("A reproduction must have a published number or one of ours.")
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric of both numbers."""
+        return self.published.metric if self.published else self._ours.metric
+
+    @property
+    def unit(self) -> str:
+        """Unit of both numbers; empty where they have none."""
+        return self.published.unit if self.published else self._ours.unit
+
+    @property
+    def variant(self) -> str:
+        """The variant that they are of; empty where there is only one."""
+        if self.published:
+            return self.published.variant
+        return str(self._ours.settings.get("variant", ""))
+
+    @property
+    def dataset(self) -> str:
+        """What the published number was measured on; ours where there is none."""
+        return self.published.dataset if self.published else self._ours.dataset
+
+    @property
+    def published_text(self) -> str:
+        """The published number with its unit; a dash where there is none."""
+        return _text(self.published.value, self.unit, "g") if self.published else "–"
+
+    @property
+    def measured_text(self) -> str:
+        """Our number with its unit and dataset, or why there is none."""
+        if self.measured:
+            return f"{_text(self.measured.value, self.unit, '.4g')}, {self.measured.dataset}"
+        reason = self.published.not_measured if self.published else ""
+        return f"not measured: {reason}" if reason else "not yet run"
+
+    @property
+    def _ours(self) -> Measurement:
+        if self.measured is None:
+            raise ValueError("there is no measurement")
+        return self.measured
 
 
 def measurements(model: str) -> list[Measurement]:
@@ -52,13 +104,32 @@ def measurements(model: str) -> list[Measurement]:
 def reproductions(model: str) -> list[Reproduction]:
     """Every published result of a model beside our newest one of the same metric and variant.
 
-    Ours may come from another dataset than the published one; each names its own.
+    Ours may come from another dataset than the published one; each names its own. After these come
+    the metrics that are ours alone: the newest measurement of each on each dataset, in the order
+    of results.json.
     """
     default_variant = getattr(load_config(model), "variant", "")
-    return [
-        Reproduction(published, newest(published, measurements(model), default_variant))
-        for published in load_paper(model).results
-    ]
+    return beside(load_paper(model).results, measurements(model), default_variant)
+
+
+def beside(
+    published: tuple[Result, ...], measured: list[Measurement], default_variant: str = ""
+) -> list[Reproduction]:
+    """Published results and measurements in the rows of a table, see `reproductions`.
+
+    Args:
+        published: what the paper says.
+        measured: what there is of ours.
+        default_variant: the variant of measurements whose settings name none.
+    """
+    rows = [Reproduction(p, newest(p, measured, default_variant)) for p in published]
+    known = {p.metric for p in published}
+    alone: dict[tuple[str, str, str], Measurement] = {}
+    for entry in measured:
+        if entry.metric not in known:
+            key = (entry.metric, entry.dataset, entry.settings.get("variant", default_variant))
+            alone[key] = max(alone.get(key, entry), entry, key=lambda m: m.date)
+    return [*rows, *(Reproduction(None, entry) for entry in alone.values())]
 
 
 def newest(
@@ -78,3 +149,7 @@ def newest(
         and published.variant in ("", m.settings.get("variant", default_variant))
     ]
     return max(comparable, key=lambda m: (m.dataset == published.dataset, m.date), default=None)
+
+
+def _text(value: float, unit: str, form: str) -> str:
+    return f"{value:{form}} {unit}".rstrip()

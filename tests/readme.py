@@ -17,18 +17,18 @@ BEGIN, END = "<!-- models: written by `make readme` -->\n", "<!-- /models -->\n"
 
 def table() -> str:
     """The table of models, in Markdown."""
-    lines = ["| model | paper | published | ours |", "|---|---|---|---|"]
+    lines = ["| model | paper | metric | published | ours |", "|---|---|---|---|---|"]
     for name in catalog.names():
         paper = load_paper(name)
-        for reproduction in results.reproductions(name):
-            published, measured = reproduction.published, reproduction.measured
-            ours = "not yet run"
-            if measured:
-                ours = f"{measured.value:.4g} {published.unit}, {measured.dataset}"
+        for row in results.reproductions(name):
+            model = f"[{' '.join(filter(None, (name, row.variant)))}](trainer/models/{name})"
+            metric = row.metric.replace("_", " ")
+            published = row.published_text
+            if row.published:
+                published += f", {row.dataset}"
             lines.append(
-                f"| [{' '.join(filter(None, (name, published.variant)))}](trainer/models/{name}) "
-                f"| [{paper.title}]({paper.url}) "
-                f"| {published.value:g} {published.unit}, {published.dataset} | {ours} |"
+                f"| {model} | [{paper.title}]({paper.url}) | {metric} | {published} "
+                f"| {row.measured_text} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -34,15 +34,16 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
     "trainer/backend/*": ("trainer.errors", "trainer.recipe", "trainer.training"),
     "trainer/engine/*": (
         *(*PLAIN, "trainer.backend", "trainer.data", "trainer.recipe"),
-        "trainer.reproducible",
+        *("trainer.reproducible", "trainer.torch_checkpoint"),
     ),
     "trainer/layers/*": ("trainer.backend", "trainer.errors"),
     "trainer/losses/*": ("trainer.errors",),
-    "trainer/metrics/*": ("trainer.errors", "trainer.recipe"),
+    "trainer/schedules/*": (),
+    "trainer/metrics/*": ("trainer.errors", "trainer.recipe", "trainer.torch_checkpoint"),
     "trainer/data/*": (*PLAIN, "trainer.data"),
     "trainer/models/*": (
         *("trainer.config", "trainer.errors", "trainer.paper", "trainer.recipe"),
-        *("trainer.layers", "trainer.losses", "trainer.metrics"),
+        *("trainer.layers", "trainer.losses", "trainer.metrics", "trainer.schedules"),
     ),
     "trainer/*": (*PLAIN, "trainer.data", "trainer.models"),
     "components/*/component.py": ("components.images",),
@@ -59,6 +60,7 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
 # Imports against the direction, inside a function: (file, module) -> why.
 LATE = {
     ("pipelines/cli.py", "trainer.engine.import_weights"): "the command import-weights is its face",
+    ("pipelines/cli.py", "components.train.train"): "the command train is its face",
     ("pipelines/examples.py", "trainer.data.verification"): "`examples verify` is its face",
     ("pipelines/examples.py", "trainer.data.gallery"): "`examples show` is its face",
     ("pipelines/examples.py", "trainer.data.comparison"): "`examples diff` is its face",
@@ -90,6 +92,7 @@ PLACES: dict[str, dict[str, str]] = {
         "trainer/engine/*": "trains, stores and exports Keras models",
         "trainer/layers/*": "Keras layers",
         "trainer/losses/*": "keras.ops",
+        "trainer/schedules/*": "schedules for Keras optimizers",
         "trainer/metrics/*": "keras.ops",
         "trainer/models/*": "recipes",
         "components/export_hub/export_hub.py": "writes model.keras",

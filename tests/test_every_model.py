@@ -1,10 +1,8 @@
-"""What every model promises, whichever paper it comes from."""
+"""What every model promises, whichever paper it comes from: see `tests.battery`."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
 import os
 import subprocess
 import sys
@@ -12,63 +10,99 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from safetensors.numpy import load_file
 
-from tests import losses
+from tests import battery
+from tests.battery import CHECKS, PRECISIONS, Subject
 from tests.conftest import Prepared, model_cases
 from trainer import backend
 from trainer.artifact import read_json
-from trainer.catalog import (
-    load_config,
-    load_paper,
-    load_recipe,
-    model_folder,
-    model_part,
-)
+from trainer.catalog import load_config, load_paper, load_recipe, model_folder
 from trainer.engine import checkpoint
-from trainer.engine.evaluate import compile_predict
-from trainer.engine.input import Split
-from trainer.engine.train import train
-from trainer.recipe import Recipe
+from trainer.engine.export import difference, export_saved_model
 
 MODELS = model_cases()
 Prepare = Callable[[str], Prepared]
+TOLERANCE = {"float32": 1e-5, "float64": 1e-7}
+"""Of losses, and of what an export answers: relative to the value or 1."""
 
 
-def tiny(model: str, **changes: Any) -> tuple[Any, Recipe]:
-    config = dataclasses.replace(model_part(model, "config").TINY, **changes)
-    return config, load_recipe(model)(config)
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """What became of a model on both backends.
+
+    Attributes:
+        folder: with a folder for each precision, in which `here` and `there` are the checkpoints
+            that each backend trained.
+        logs: backend -> precision -> logs of each step.
+        faults: check -> what the other backend's process found.
+    """
+
+    folder: Path
+    logs: Mapping[str, Mapping[str, list[dict[str, float]]]]
+    faults: Mapping[str, list[str]]
 
 
-def batches(prepared: Prepared, config: Any, epoch: int = 0) -> list[dict[str, Any]]:
-    augment = getattr(model_part(prepared.model, "data"), "augment", None)
-    split = Split(prepared.transformed_examples, "train")
-    shuffled = split.shuffled(
-        config.batch_size,
-        config.seed,
-        epoch,
-        augment and (lambda example, seed: augment(example, seed, config)),
-    )
-    return list(shuffled.as_numpy_iterator())
+class OnJax:
+    """Models on the other backend: one process for each, which works while tests run here."""
+
+    def __init__(self, prepare: Prepare, folders: pytest.TempPathFactory):
+        self._prepare, self._folders = prepare, folders
+        self._begun: dict[str, tuple[Path, Any, subprocess.Popen[bytes]]] = {}
+        self._tried: dict[str, Tried] = {}
+
+    def begin(self, model: str) -> None:
+        """Takes a model's steps here, and starts the process that retraces them."""
+        if model in self._begun:
+            return
+        folder = self._folders.mktemp(f"{model}_on_jax")
+        subject = Subject(model, self._prepare(model).transformed_examples, folder)
+        here = battery.store(subject)
+        command = [sys.executable, "-m", "tests.battery", model]
+        with (folder / "said").open("wb") as said:
+            process = subprocess.Popen(
+                [*command, str(subject.examples), str(folder)],
+                env={
+                    **os.environ,
+                    "KERAS_BACKEND": "jax",
+                    "JAX_PLATFORMS": "cpu",
+                    # Several checks train the same recipe, which needs compiling just once.
+                    "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+                    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                },
+                stdout=said,
+                stderr=said,
+            )
+        self._begun[model] = (folder, here, process)
+
+    def __call__(self, model: str) -> Tried:
+        """What became of a model, once its process has ended."""
+        self.begin(model)
+        if model not in self._tried:
+            folder, here, process = self._begun[model]
+            said = folder / "said"
+            assert process.wait() == 0, said.read_text("utf-8", "replace")[-3000:]
+            findings = battery.read_findings(folder)
+            there = findings.pop("logs")
+            self._tried[model] = Tried(folder, {"tensorflow": here, "jax": there}, findings)
+        return self._tried[model]
+
+    def end(self) -> None:
+        """Ends processes that nobody has waited for."""
+        for _, _, process in self._begun.values():
+            process.kill()
+            process.wait()
 
 
-def in_precision(precision: str, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k: v.astype(precision) if v.dtype.kind == "f" else v for k, v in batch.items()}
-
-
-def values(network: keras.Model) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(v) for v in network.trainable_variables]
-
-
-@pytest.fixture(params=["float32", "float64"])
-def precision(request: pytest.FixtureRequest) -> Iterator[str]:
-    """What Keras computes with while the test runs."""
-    before = keras.config.floatx()
-    losses.compute_in(request.param)
-    yield request.param
-    losses.compute_in(before)
+@pytest.fixture(scope="session")
+def tried(prepared: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnJax]:
+    """Tries models on the other backend, each once a session."""
+    on_jax = OnJax(prepared, tmp_path_factory)
+    yield on_jax
+    on_jax.end()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -83,135 +117,91 @@ def test_the_folder_says_what_a_model_must_say(model: str) -> None:
     for field in dataclasses.fields(config):
         assert f"{field.name}:" in type(config).__doc__, f"{field.name} is not documented"
     if (folder / "results.json").exists():
-        known = {r.metric for r in paper.results}
         for entry in read_json(folder / "results.json"):
             keys = {"metric", "value", "dataset", "settings", "hardware", "date", "command"}
             assert keys <= set(entry)
-            assert entry["metric"] in known
+            assert entry["metric"] and np.isfinite(entry["value"])
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_two_builds_have_the_same_variables(model: str) -> None:
-    first, second = (
-        {n: tuple(v.shape) for n, v in checkpoint.named_variables(tiny(model)[1], True).items()}
-        for _ in range(2)
-    )
-    assert first == second
+    def shapes() -> dict[str, tuple[int, ...]]:
+        _, recipe = Subject(model, Path(), Path()).tiny()
+        named = checkpoint.named_variables(recipe, networks_only=True)
+        return {name: tuple(variable.shape) for name, variable in named.items()}
+
+    assert shapes() == shapes()
 
 
-@pytest.mark.parametrize("precision", ["float64"], indirect=True)  # small moves show, too
+@pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("model", MODELS)
-def test_each_update_moves_just_the_networks_it_names(
-    model: str, prepared: Prepare, precision: str
+def test_on_tensorflow(
+    model: str, name: str, prepared: Prepare, tried: OnJax, tmp_path: Path
 ) -> None:
-    config, recipe = tiny(model)
-    batch = in_precision(precision, batches(prepared(model), config)[0])
-    for update in recipe.updates:
-        alone = dataclasses.replace(recipe, updates=[update])
-        step = backend.current().TrainStep(alone)
-        before = {name: values(network) for name, network in recipe.networks.items()}
-        # The warm-up of a schedule may begin at 0, where nothing moves.
-        for number in range(3):
-            logs = step(number * update.every, batch)
-        step.write()
-        assert all(np.isfinite(float(value)) for value in logs.values())
-        for name, network in recipe.networks.items():
-            moved = [
-                not np.array_equal(a, b) for a, b in zip(before[name], values(network), strict=True)
-            ]
-            if name in update.optimizers:
-                assert all(moved), f"{update.loss.__name__} leaves parts of {name} still"
-            else:
-                assert not any(moved), f"{update.loss.__name__} moves {name}"
+    tried.begin(model)
+    subject = Subject(model, prepared(model).transformed_examples, tmp_path)
+    assert "\n".join(CHECKS[name](subject)) == ""
 
 
+@pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_repeated_batch_is_learnt(model: str, prepared: Prepare) -> None:
-    # So many epochs that no schedule of the learning rate is over before the last step.
-    steps = epochs = 30
-    config, recipe = tiny(model, epochs=epochs)
-    if len(recipe.updates) > 1:
-        pytest.skip("the losses of several players need not fall")
-    batch = batches(prepared(model), config)[0]
-    step = backend.current().TrainStep(recipe)
-    name = recipe.updates[0].loss.__name__
-    course = [float(step(number, batch)[name]) for number in range(steps)]
-    assert np.mean(course[-5:]) < np.mean(course[:5])
+def test_on_jax(model: str, name: str, tried: OnJax) -> None:
+    assert "\n".join(tried(model).faults[name]) == ""
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model", MODELS)
-def test_losses_are_equal_on_both_backends(
-    model: str, prepared: Prepare, precision: str, tmp_path: Path
-) -> None:
+def test_losses_are_equal_on_both_backends(model: str, precision: str, tried: OnJax) -> None:
     """In float64 whatever the network; in float32 as long as its rounding errors stay small."""
-    steps = 20
-    if precision == "float32":
-        steps = getattr(model_part(model, "config"), "STEPS_EQUAL_IN_FLOAT32", steps)
-    config, recipe = tiny(model, epochs=steps)  # no schedule of the learning rate ends earlier
-    ready = prepared(model)
-    epochs = (batches(ready, config, epoch) for epoch in itertools.count())
-    first = itertools.islice(itertools.chain.from_iterable(epochs), steps)
-    stream = [in_precision(precision, batch) for batch in first]
-    arrays = {f"{i}/{k}": v for i, batch in enumerate(stream) for k, v in batch.items()}
-    np.savez(tmp_path / "batches.npz", **arrays)
-    step = backend.current().TrainStep(recipe)
-    state = checkpoint.State(model, dataclasses.asdict(config), (), 0, 0, "", "", "", {})
-    checkpoint.save(tmp_path, recipe, state)
-    here = [{k: float(v) for k, v in step(i, batch).items()} for i, batch in enumerate(stream)]
-    step.write()
-    there = subprocess.run(
-        [sys.executable, "-m", "tests.losses", str(tmp_path), precision],
-        env={
-            **os.environ,
-            "KERAS_BACKEND": "jax",
-            "JAX_PLATFORMS": "cpu",
-            "JAX_ENABLE_X64": str(int(precision == "float64")),
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert there.returncode == 0, there.stderr[-2000:]
-    for ours, theirs in zip(here, json.loads(there.stdout.splitlines()[-1]), strict=True):
-        assert theirs == pytest.approx(ours, rel=1e-5, abs=1e-5)
-    # What JAX trained and saved is read here, and answers as what was trained here does.
-    restored = load_recipe(model)(config)
-    backend.current().TrainStep(restored)
-    checkpoint.restore(tmp_path / "jax", restored)
-    batch = next(Split(ready.transformed_examples, "train").in_order(4))
-    if set(batch) >= set(stream[0]) and batch["image"].dtype != object:
-        numeric = {k: v for k, v in batch.items() if v.dtype != object}
-        wanted, got = compile_predict(recipe)(numeric), compile_predict(restored)(numeric)
-        for name, value in wanted.items():
-            np.testing.assert_allclose(got[name], value, rtol=1e-3, atol=1e-3)
+    logs = tried(model).logs
+    ours, theirs = (logs[name][precision] for name in ("tensorflow", "jax"))
+    assert len(ours) == len(theirs) == battery.steps_that_agree(model, precision)
+    for here, there in zip(ours, theirs, strict=True):
+        assert there == pytest.approx(here, rel=TOLERANCE[precision], abs=TOLERANCE[precision])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("model", MODELS)
+def test_what_one_backend_saves_the_other_loads(
+    model: str, precision: str, tried: OnJax, tmp_path: Path
+) -> None:
+    """JAX went on from TensorFlow's checkpoint; TensorFlow loads JAX's, down to the last bit."""
+    folder = tried(model).folder / precision
+    with battery.computing_in(precision):
+        state = checkpoint.read_state(folder / "there")
+        recipe = load_recipe(model)(state.load_config())
+        backend.current().TrainStep(recipe)
+        checkpoint.restore(folder / "there", recipe)
+        checkpoint.save(tmp_path, recipe, state)
+    loaded, wanted = (load_file(place / state.file) for place in (tmp_path, folder / "there"))
+    assert set(loaded) == set(wanted)
+    for name, value in wanted.items():
+        # Whole numbers are as wide as each backend likes them.
+        assert value.dtype.kind in "iu" or loaded[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(loaded[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_training_cut_short_ends_with_the_same_weights(
-    model: str, prepared: Prepare, tmp_path: Path
+def test_an_export_answers_what_predict_does(
+    model: str, prepared: Prepare, tried: OnJax, tmp_path: Path
 ) -> None:
-    config = model_part(model, "config").TINY
-    examples = prepared(model).transformed_examples
-    train(model, config, examples, tmp_path / "whole")
-
-    class CutShort(Exception):
-        pass
-
-    save = checkpoint.save
-
-    def save_and_stop(*arguments: Any, **keywords: Any) -> Any:
-        save(*arguments, **keywords)
-        raise CutShort
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.engine.train.checkpoint.save", save_and_stop)
-        with pytest.raises(CutShort):
-            train(model, config, examples, tmp_path / "parts")
-    assert checkpoint.read_state(tmp_path / "parts").epoch == 1
-    train(model, config, examples, tmp_path / "parts")
-
-    whole, parts = (checkpoint.read_state(tmp_path / name) for name in ("whole", "parts"))
-    assert whole.epoch == parts.epoch == config.epochs
-    assert whole.sha256 == parts.sha256
-    histories = [checkpoint.read_history(tmp_path / name) for name in ("whole", "parts")]
-    assert len(histories[0]) == config.epochs
-    assert histories[0] == histories[1]
+    """Networks that JAX has trained, exported by TensorFlow, answer what they predicted on JAX."""
+    folder = tried(model).folder / "float32" / "there"
+    recipe = load_recipe(model)(checkpoint.read_state(folder).load_config())
+    checkpoint.restore(folder, recipe, networks_only=True)
+    export_saved_model(recipe, prepared(model).transform_graph, (), tmp_path)
+    served = tf.saved_model.load(str(tmp_path)).signatures
+    stored = np.load(folder / "predicted.npz")
+    batch, predicted = (
+        {k.removeprefix(start): stored[k] for k in stored.files if k.startswith(start)}
+        for start in ("batch/", "predicted/")
+    )
+    compared = [n for n, s in recipe.signatures.items() if set(s.inputs) <= set(batch)]
+    assert compared, f"no signature of {model} takes what its batches hold"
+    for name in compared:
+        inputs = recipe.signatures[name].inputs
+        answer = served[name](**{n: tf.cast(batch[n], t.dtype) for n, t in inputs.items()})
+        answered = {n: value.numpy() for n, value in answer.items()}
+        assert set(answered) <= set(predicted)
+        wanted = {n: predicted[n] for n in answered}
+        assert difference(answered, wanted) <= TOLERANCE["float32"]

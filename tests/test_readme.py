@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipelines.training import Stage, training_pipeline
 from tests.readme import README, generated
 from trainer.catalog import dataset_names
 
@@ -26,6 +28,7 @@ NEEDS = {
     # Commands that stand for the reader's own data are run with what they name replaced by --help,
     # after a check that every option they use is one that the help lists.
     "paper2hub run": "the reader's ImageNet",
+    "paper2hub train": "the reader's ImageNet: tests/test_train_command.py has its own",
     "paper2hub resume": "a run of the reader's",
     "paper2hub why": "a run of the reader's",
     "paper2hub parity": "Docker, and minutes: tests/test_local_docker.py does it",
@@ -82,6 +85,14 @@ def test_commands_run(command: str, tmp_path: Path) -> None:
     execute([*program, *words[1:]], ROOT)
     if {"-o", "--output"} & set(words):
         assert (tmp_path / "out.yaml").stat().st_size > 1000
+
+
+def test_its_stages_make_a_pipeline() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, Any] = {"Stage": Stage}
+    exec(block, names)  # noqa: S102  it is our own
+    assert [stage.name for stage in names["stages"]] == ["train", "fine_tune"]
+    training_pipeline("regnety", dataset="", description="", stages=names["stages"])
 
 
 def test_the_local_runners_page_names_commands_and_options_that_exist() -> None:

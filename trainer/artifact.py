@@ -14,6 +14,9 @@ from typing import Any
 
 from trainer.errors import UserError
 
+REPRODUCIBLE = "reproducible"
+"""Key of an artifact's metadata: False where equal work gives other bytes each time, as in logs."""
+
 _PLAN = "plan.json"
 
 

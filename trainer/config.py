@@ -26,11 +26,13 @@ class DatasetFacts:
         train_examples: number of examples in the training split.
         shorter_side: median over the training pictures of their shorter side, in pixels; 0 where
             there are no pictures.
+        channels: 1 where all training pictures that were looked at are grey, 3 otherwise.
     """
 
     class_names: tuple[str, ...]
     train_examples: int
     shorter_side: int
+    channels: int = 3
 
 
 def with_settings(config: C, settings: Mapping[str, Any]) -> C:

@@ -18,6 +18,7 @@ class Result:
         unit: unit of `value`, such as "%" or "squared error per image".
         variant: the model variant it belongs to; empty where there is only one.
         higher_is_better: direction of improvement.
+        not_measured: why we measure nothing that compares with it; empty where we do.
     """
 
     metric: str
@@ -27,6 +28,7 @@ class Result:
     unit: str = ""
     variant: str = ""
     higher_is_better: bool = True
+    not_measured: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

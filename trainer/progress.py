@@ -9,12 +9,14 @@ import time
 from collections.abc import Mapping
 
 PROGRESS_FILE = "PAPER2HUB_PROGRESS"
+"""Environment variable naming the file that always holds the newest progress as one JSON object."""
 
 GOES_ON = "PAPER2HUB_GOES_ON"
 """A variable of steps that go on where an earlier attempt was cut short: what they had put into
 their outputs is left there for the next attempt."""
 
-"""Environment variable naming the file that always holds the newest progress as one JSON object."""
+WAITING = "waiting"
+"""The figure that is a share, 0 to 1, of the time: that in which a step waited for its input."""
 
 
 class Progress:
@@ -40,7 +42,10 @@ class Progress:
         self._write({})
 
     def advance(self, count: int = 1, figures: Mapping[str, float] | None = None) -> None:
-        """Adds finished work, with figures worth seeing beside it, such as the loss."""
+        """Adds finished work, with figures worth seeing beside it, such as the loss.
+
+        The figure `waiting` is a share of the time, 0 to 1.
+        """
         self.done += count
         now = time.monotonic()
         if now - self._shown >= self._interval or self.done == self.total:
@@ -68,13 +73,26 @@ class Progress:
 
 
 def describe(state: Mapping[str, object]) -> str:
-    """One readable line, such as `1,200/4,000 images, 850 images/s, 3 s left, loss 0.094`."""
+    """One readable line: `1,200/4,000 images, 850 images/s, 3 s left, waiting 3 %, loss 0.094`."""
     done, total, unit = state["done"], state["total"], state["unit"]
     parts = [f"{done:,}/{total:,} {unit}" if total is not None else f"{done:,} {unit}"]
-    rate, left, figures = state["per_second"], state["seconds_left"], state["figures"]
+    rate, left = state["per_second"], state["seconds_left"]
+    figures = dict(state["figures"])  # type: ignore[call-overload]
     if done:
         parts.append(f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s")  # type: ignore[operator]
     if left is not None:
-        parts.append(f"{left:,.0f} s left")
-    parts += [f"{name} {value:.4g}" for name, value in figures.items()]  # type: ignore[attr-defined]
+        parts.append(f"{duration(left)} left")  # type: ignore[arg-type]
+    # Before the others, which a narrow terminal may cut: whoever waits has something to mend.
+    waiting = figures.pop(WAITING, None)
+    if waiting is not None:
+        parts.append(f"waiting {waiting:.0%}".replace("%", " %"))
+    parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items()]
     return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A time in at most seven letters: `95 s`, `12 min`, `3.4 h`, `2.5 d`."""
+    for length, unit, digits in ((1, "s", 0), (60, "min", 0), (3600, "h", 1)):
+        if seconds < 100 * length:
+            return f"{seconds / length:.{digits}f} {unit}"
+    return f"{seconds / 86400:.1f} d"

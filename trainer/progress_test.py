@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.progress import PROGRESS_FILE, Progress, describe
+from trainer.progress import PROGRESS_FILE, Progress, describe, duration
 
 
 def test_the_file_always_holds_the_newest_state(
@@ -44,3 +44,31 @@ def test_a_line_says_how_far_how_fast_and_how_long() -> None:
     assert describe(state) == "1,200/4,000 images, 850 images/s, 3 s left, loss 0.09412"
     unknown = {**state, "total": None, "seconds_left": None, "per_second": 0.5, "figures": {}}
     assert describe(unknown) == "1,200 images, 0.5 images/s"
+
+
+def test_the_share_of_waiting_comes_first_and_in_percent() -> None:
+    state = {
+        "done": 64,
+        "total": None,
+        "unit": "examples",
+        "per_second": 100.0,
+        "seconds_left": None,
+        "figures": {"generator_loss": 0.5, "waiting": 0.031},
+    }
+    assert describe(state) == "64 examples, 100 examples/s, waiting 3 %, generator loss 0.5"
+    assert "waiting" in state["figures"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (99.4, "99 s"),
+        (100, "2 min"),
+        (5999, "100 min"),
+        (6000, "1.7 h"),
+        (360_000, "4.2 d"),
+    ],
+)
+def test_a_long_time_is_told_in_larger_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

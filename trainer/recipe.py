@@ -113,6 +113,9 @@ class Recipe:
             in [0, 1] by title; drawn after each epoch, they show the training as a strip.
         examples_in_training: evaluate on so many examples during a training; 0 for all. The numbers
             of a model come from the whole split, at the end.
+        best_by: metric that says which checkpoint is the best; empty for the first of the
+            paper's.
+        lowest_is_best: whether less of it is better; read where `best_by` names one.
         statistics_examples: before each evaluation, replace the moving statistics of batch
             normalisation by averages over this many training examples; 0 leaves them alone.
     """
@@ -127,6 +130,8 @@ class Recipe:
     noise: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     samples: Callable[[Batch], Batch] | None = None
     examples_in_training: int = 0
+    best_by: str = ""
+    lowest_is_best: bool = False
     statistics_examples: int = 0
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
     batch_size: int = 0,
+    weights: str = "newest",
 ) -> dsl.ContainerSpec:
     """Scores a checkpoint on the split that published numbers are measured on."""
     return dsl.ContainerSpec(
@@ -27,6 +28,7 @@ def evaluate(
             f"--metrics={metrics.path}",
             f"--confusion={confusion.path}",
             f"--batch_size={batch_size}",
+            f"--weights={weights}",
             "--executor_input",
             "{{$}}",
         ],

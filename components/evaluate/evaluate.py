@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 from PIL import Image
@@ -11,10 +11,11 @@ from PIL import Image
 from trainer.artifact import whole_folder, write_json
 from trainer.catalog import load_recipe
 from trainer.data.manifest import read_manifest
-from trainer.engine.checkpoint import read_state, restore
+from trainer.engine.checkpoint import Choice, read_state, restore
 from trainer.engine.evaluate import Evaluation, compile_predict
 from trainer.engine.evaluate import evaluate as evaluate_recipe
 from trainer.engine.input import Split
+from trainer.errors import UserError
 from trainer.progress import Progress
 from trainer.recipe import Panel
 
@@ -30,6 +31,7 @@ def evaluate(
     metrics: str,
     confusion: str,
     batch_size: int = 0,
+    weights: str = "newest",
 ) -> dict[str, dict[str, Any]]:
     """Scores a checkpoint on the evaluation split.
 
@@ -41,12 +43,17 @@ def evaluate(
         metrics: File to write the metrics to, one JSON object.
         confusion: File to write the confusion matrix to, as JSON; empty for models without classes.
         batch_size: Examples at once; 0 chooses.
+        weights: "newest", or "best" for those that did best on this very split during the training,
+            so that their numbers are a little too good.
     """
+    if weights not in get_args(Choice):
+        raise UserError(f"weights must be {' or '.join(get_args(Choice))}; got {weights!r}.")
+    choice = cast(Choice, weights)
     manifest = read_manifest(transformed_examples)
     state = read_state(checkpoint)
     config = state.load_config()
     recipe = load_recipe(model)(config)
-    restore(checkpoint, recipe, networks_only=True)
+    state = restore(checkpoint, recipe, networks_only=True, choice=choice)
     split = Split(transformed_examples, manifest.evaluation_split)
     progress = Progress(split.examples, "examples")
     result = evaluate_recipe(
@@ -59,7 +66,12 @@ def evaluate(
     )
     matrix = confusion_json(result)
     with whole_folder(evaluation) as folder:
-        about = {"split": manifest.evaluation_split, "examples": result.examples}
+        about = {
+            "split": manifest.evaluation_split,
+            "examples": result.examples,
+            "weights": weights,
+            "step": state.step,
+        }
         write_json(
             folder / "metrics.json", {**about, "dataset": manifest.title, "metrics": result.numbers}
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from trainer.data.examples import decode_example
 from trainer.data.manifest import Manifest, read_manifest
 from trainer.data.records import read_records
 from trainer.engine.checkpoint import State, read_state, restore
-from trainer.engine.evaluate import compile_predict
+from trainer.engine.evaluate import compile_predict, numbers_of
 from trainer.engine.export import (
     ENCODED,
     TOLERANCE,
+    Exported,
     difference,
     export_keras,
     export_saved_model,
+    served_networks,
 )
 from trainer.engine.input import Split
 from trainer.errors import UserError
@@ -61,12 +63,11 @@ def export_hub(
             f"KERAS_BACKEND is {keras.backend.backend()!r}. Set it to tensorflow."
         )
     manifest = read_manifest(examples)
-    state = read_state(checkpoint)
+    measured = read_json(Path(evaluation) / "metrics.json")
+    recipe = load_recipe(model)(read_state(checkpoint).load_config())
+    state = restore(checkpoint, recipe, networks_only=True, choice=measured["weights"])
     if not state.class_names:  # imported weights know none; they were evaluated with the examples'
         state = dataclasses.replace(state, class_names=manifest.class_names)
-    recipe = load_recipe(model)(state.load_config())
-    restore(checkpoint, recipe, networks_only=True)
-    measured = read_json(Path(evaluation) / "metrics.json")
     with whole_folder(export) as folder:
         described = export_saved_model(
             recipe, transform_graph, state.class_names, folder / "saved_model"
@@ -79,7 +80,9 @@ def export_hub(
                 f"The export must answer as predict does, within {TOLERANCE:g}; it differs: "
                 + ", ".join(f"{name} by {gap:.3g}" for name, gap in too_far.items())
             )
-        write_text(folder / "README.md", model_card(model, state, manifest, measured, described))
+        default = next(n + ENCODED if n + ENCODED in described else n for n in recipe.signatures)
+        card = model_card(model, state, manifest, measured, described, default, files)
+        write_text(folder / "README.md", card)
         write_json(
             folder / "export.json",
             {
@@ -87,9 +90,7 @@ def export_hub(
                 "model": model,
                 "class_names": state.class_names,
                 "signatures": {n: dataclasses.asdict(d) for n, d in described.items()},
-                "serving_default": next(
-                    n + ENCODED if n + ENCODED in described else n for n in recipe.signatures
-                ),
+                "serving_default": default,
                 "keras_files": files,
                 "checkpoint_sha256": state.sha256,
                 "transform_graph_sha256": sha256(
@@ -124,8 +125,8 @@ def compare(
     files, and any difference between training and serving shows.
     """
     split = manifest.evaluation_split
-    stored = next(Split(transformed_examples, split).in_order(COMPARED_EXAMPLES))
-    batch = {k: v for k, v in stored.items() if v.dtype != object}
+    stored = next(Split(transformed_examples, split).in_order(COMPARED_EXAMPLES, recipe.noise))
+    batch = numbers_of(stored)
     wanted = compile_predict(recipe)(batch)
     raw = _by_key(manifest, examples, split, [bytes(key) for key in stored["key"]])
     served = tf.saved_model.load(str(export / "saved_model"))
@@ -134,11 +135,14 @@ def compare(
         if not set(signature.inputs) <= set(batch):
             continue
         arrays = {n: tf.cast(batch[n], t.dtype) for n, t in signature.inputs.items()}
-        gaps[name] = difference(_numpy(served.signatures[name](**arrays)), wanted)
+        answer = _numpy(served.signatures[name](**arrays))
+        # What `predict` gives beyond that is for metrics and not served.
+        expected = {n: wanted[n] for n in answer}
+        gaps[name] = difference(answer, expected)
         if name + ENCODED in served.signatures:
             encoded = {n: tf.constant([example[n] for example in raw]) for n in signature.inputs}
             outputs = served.signatures[name + ENCODED](**encoded)
-            gaps[name + ENCODED] = difference(_numpy(outputs), wanted)
+            gaps[name + ENCODED] = difference(_numpy(outputs), expected)
     for file in sorted(export.glob("*.keras")):
         gaps[file.name] = _keras_difference(recipe, file)
     return gaps
@@ -149,9 +153,12 @@ def model_card(
     state: State,
     manifest: Manifest,
     measured: Mapping[str, Any],
-    described: Mapping[str, Any],
+    described: Mapping[str, Exported],
+    serving_default: str,
+    keras_files: Sequence[str],
 ) -> str:
     """The README.md of an export: what it is, how good, how made, how to use, and its limits."""
+    inputs = described[serving_default].inputs
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -170,9 +177,21 @@ def model_card(
         manifest=manifest,
         state=state,
         signatures=described,
+        takes_pictures=serving_default.endswith(ENCODED),
+        call=", ".join(f"{name}={_example(spec)}" for name, spec in inputs.items()),
+        keras_files=keras_files,
         versions=state.versions,
         package_version=importlib.metadata.version("paper2hub"),
     )
+
+
+def _example(spec: str) -> str:
+    """What to give to an input of a signature, as Python: "float32 [batch, 100]"."""
+    dtype, shape = spec.split(" ", 1)
+    sizes = shape.replace("batch", "1", 1)
+    if dtype == "string":
+        return "tf.constant([picture])"
+    return f"tf.random.normal({sizes})" if dtype == "float32" else f"tf.zeros({sizes}, {dtype!r})"
 
 
 def _by_key(
@@ -191,8 +210,8 @@ def _by_key(
 
 
 def _keras_difference(recipe: Recipe, file: Path) -> float:
-    name = next(iter(recipe.networks)) if file.name == "model.keras" else file.stem
-    network = recipe.networks[name]
+    served = served_networks(recipe)
+    network = served[next(iter(served)) if file.name == "model.keras" else file.stem]
     loaded = keras.saving.load_model(file, compile=False)
     random = np.random.default_rng(0)
     inputs = [

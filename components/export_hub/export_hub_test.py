@@ -15,7 +15,8 @@ def test_the_difference_is_the_largest_one_and_relative_beyond_1() -> None:
     assert difference({**got, "small": wanted["small"]}, wanted) == pytest.approx(1 / 200)
 
 
-def test_the_card_says_what_how_good_how_made_and_how_to_load() -> None:
+def card(signature: str, described: Exported, files: list[str]) -> str:
+    """The card of a RegNetY with one signature."""
     manifest = Manifest(
         dataset="folder",
         title="My pictures",
@@ -44,13 +45,26 @@ def test_the_card_says_what_how_good_how_made_and_how_to_load() -> None:
         "dataset": "My pictures",
         "metrics": {"top_1_accuracy": 75.0, "cross_entropy": 0.5},
     }
-    signature = Exported(
-        {"image": "string [batch]"}, {"probability": "float32 [batch, 2]"}, "Takes it."
+    return model_card(
+        "regnety", state, manifest, measured, {signature: described}, signature, files
     )
-    card = model_card("regnety", state, manifest, measured, {"classify_encoded": signature})
-    assert "# regnety 400MF" in card
-    assert "| top_1_accuracy | 75 % | 74.1 % (ImageNet-1k, pycls model zoo, 100 epochs) |" in card
-    assert "| cross_entropy | 0.5 | – |" in card
-    assert "Licence: CC0" in card and "cat, dog" in card
-    assert "| `classify_encoded` | `image`: string [batch] |" in card
-    assert "hub.load" in card and "2 epochs, 7 steps" in card
+
+
+def test_the_card_says_what_how_good_how_made_and_how_to_load() -> None:
+    takes = Exported({"image": "string [batch]"}, {"probability": "float32 [batch, 2]"}, "It is.")
+    text = card("classify_encoded", takes, ["model.keras"])
+    assert "# regnety 400MF" in text
+    assert "| top_1_accuracy | 75 % | 74.1 % (ImageNet-1k, pycls model zoo, 100 epochs) |" in text
+    assert "| cross_entropy | 0.5 | – |" in text
+    assert "Licence: CC0" in text and "cat, dog" in text
+    assert "| `classify_encoded` | `image`: string [batch] |" in text
+    assert "hub.load" in text and "2 epochs, 7 steps" in text
+    assert "(image=tf.constant([picture]))" in text and "`model.keras` opens with" in text
+
+
+def test_the_card_of_a_generator_gives_it_noise() -> None:
+    takes = Exported({"noise": "float32 [batch, 100]"}, {"image": "float32 [batch, 8]"}, "It is.")
+    text = card("generate", takes, ["first.keras", "second.keras"])
+    assert '["serving_default"](noise=tf.random.normal([1, 100])))' in text
+    assert "picture.png" not in text and "preprocessing" not in text
+    assert "`first.keras`, `second.keras` open with" in text

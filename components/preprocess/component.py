@@ -16,6 +16,7 @@ def preprocess(
     settings: dict[str, Any] = {},
     beam_options: str = "--runner=FnApiRunner",
     max_bad_fraction: float = 0.01,
+    stage_settings: dict[str, Any] = {},
 ) -> dsl.ContainerSpec:
     """Applies the model's deterministic preprocessing with Beam and TF Transform."""
     return dsl.ContainerSpec(
@@ -29,6 +30,7 @@ def preprocess(
             f"--settings={settings}",
             f"--beam_options={beam_options}",
             f"--max_bad_fraction={max_bad_fraction}",
+            f"--stage_settings={stage_settings}",
             "--executor_input",
             "{{$}}",
         ],

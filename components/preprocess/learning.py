@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -85,6 +86,32 @@ def looked_at(preprocessing: Preprocessing, raw: Mapping[str, Feature]) -> list[
 
     columns: list[str] = tft.get_analyze_input_columns(noting, input_specs(raw))
     return sorted(columns) if analyses else []
+
+
+def settings_read(preprocessing: Preprocessing, raw: Mapping[str, Feature]) -> dict[str, Any]:
+    """The settings that what the function does depends on: field of the Config -> value.
+
+    Args:
+        preprocessing: the function.
+        raw: features of the raw examples, but for `key`.
+    """
+    config = preprocessing.config
+    fields = {field.name for field in dataclasses.fields(config)}
+    read: dict[str, Any] = {}
+
+    class Watched(type(config)):  # type: ignore[misc]
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name in fields:
+                read[name] = value
+            return value
+
+    watched = copy.copy(config)
+    object.__setattr__(watched, "__class__", Watched)
+    tft.get_analyze_input_columns(
+        dataclasses.replace(preprocessing, config=watched), input_specs(raw)
+    )
+    return dict(sorted(read.items()))
 
 
 def learn_from_nothing(

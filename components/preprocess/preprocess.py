@@ -28,6 +28,7 @@ from components.preprocess.learning import (
     learn_from_nothing,
     learn_from_shards,
     looked_at,
+    settings_read,
 )
 from components.preprocess.runners import DATAFLOW, Runner, job_name, read_options, run
 from components.preprocess.settling import settle
@@ -52,7 +53,7 @@ from trainer.catalog import load_config, model_part
 from trainer.config import DatasetFacts, suited_to, with_settings
 from trainer.data import examples as example_format
 from trainer.data import records as record_format
-from trainer.data.facts import FACTS, write_facts
+from trainer.data.facts import FACTS, SETTINGS, write_facts, write_settings
 from trainer.data.manifest import (
     CHANGES,
     MANIFEST,
@@ -65,6 +66,9 @@ from trainer.data.notes import note_line
 from trainer.dataset import Feature
 from trainer.errors import TryAgain, UserError
 from trainer.progress import Progress
+
+GREY_MODES = ("1", "L", "LA", "I", "I;16")
+"""How Pillow names pictures without colour."""
 
 MEASURED_PICTURES = 256
 """Pictures whose size is looked at to tell the size that a dataset's pictures have (ours)."""
@@ -85,6 +89,7 @@ def preprocess(
     settings: dict[str, Any] | None = None,
     beam_options: str = "--runner=FnApiRunner",
     max_bad_fraction: float = 0.01,
+    stage_settings: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Applies a model's preprocessing to all examples, by Beam and TF Transform.
 
@@ -106,6 +111,7 @@ def preprocess(
         beam_options: Options of the Beam pipeline, separated by spaces, such as
             "--runner=DataflowRunner --project=P --region=R --temp_location=gs://B/temporary".
         max_bad_fraction: Largest part of all examples that the graph may refuse, from 0 to 1.
+        stage_settings: Changes that a stage of a pipeline makes where settings does not.
 
     Returns:
         What is worth knowing about the artifacts: number of examples of each split, number of
@@ -134,7 +140,7 @@ def preprocess(
     raw = Folder(source).absolute()
     manifest, digest = _read_manifest(raw)
     facts = dataset_facts(manifest, raw)
-    chosen = settings or {}
+    chosen = {**(stage_settings or {}), **(settings or {})}
     config = suited_to(with_settings(config, chosen), facts, chosen)
     plan = _plan(model, config, digest)
     with resumable(target, plan) as draft:
@@ -167,10 +173,10 @@ def preprocess(
 
 
 def dataset_facts(manifest: Manifest, examples: str | Path | Folder) -> DatasetFacts:
-    """What a model's config may adapt to: classes, training examples, size of pictures."""
+    """What a model's config may adapt to: classes, number of examples, and form of pictures."""
     folder = examples if isinstance(examples, Folder) else Folder(str(examples))
     files = [path.name for path in manifest.files(folder.path, "train")]
-    sides = []
+    sides, grey = [], []
     if "image" in manifest.features and manifest.features["image"].dtype == "bytes":
         wanted = {"image": manifest.features["image"]}
         some = (e for file in files for e in read_examples(folder, file, wanted))
@@ -180,10 +186,12 @@ def dataset_facts(manifest: Manifest, examples: str | Path | Folder) -> DatasetF
                 Image.open(BytesIO(example["image"])) as image,
             ):
                 sides.append(min(image.size))
+                grey.append(image.mode in GREY_MODES)
     return DatasetFacts(
         class_names=manifest.class_names,
         train_examples=manifest.splits["train"].records,
         shorter_side=int(statistics.median(sides)) if sides else 0,
+        channels=1 if grey and all(grey) else 3,
     )
 
 
@@ -350,6 +358,7 @@ class _Step:
             self.draft.write(CHANGES, self.raw.read(CHANGES))
         with tempfile.TemporaryDirectory() as folder:
             write_facts(folder, dataclasses.replace(facts, train_examples=splits["train"].records))
+            write_settings(folder, settings_read(self.preprocessing, self.inputs))
             write_manifest(
                 folder,
                 dataclasses.replace(
@@ -359,7 +368,7 @@ class _Step:
                     splits=splits,
                 ),
             )
-            for name in (FACTS, MANIFEST):
+            for name in (FACTS, SETTINGS, MANIFEST):
                 self.draft.write(name, (Path(folder) / name).read_bytes())
 
     def tidy(self) -> None:

@@ -18,14 +18,14 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
 from components.create_tfrecords.create_tfrecords import create_tfrecords
 from components.preprocess import shards
-from components.preprocess.learning import Preprocessing, looked_at
+from components.preprocess.learning import Preprocessing, looked_at, settings_read
 from components.preprocess.preprocess import dataset_facts, preprocess
 from trainer import models
-from trainer.artifact import resumable_folder
+from trainer.artifact import read_json, resumable_folder
 from trainer.catalog import load_config
-from trainer.config import DatasetFacts
+from trainer.config import DatasetFacts, with_settings
 from trainer.data.examples import decode_example, encode_example
-from trainer.data.facts import read_facts
+from trainer.data.facts import check_settings, read_facts
 from trainer.data.images import encode_png
 from trainer.data.manifest import (
     CHANGES,
@@ -285,6 +285,18 @@ def test_only_what_analyses_look_at_is_read() -> None:
         assert looked_at(Preprocessing(model, load_config(model)), inputs) == []
 
 
+def test_the_settings_that_decide_what_comes_out_are_noted(examples: Path) -> None:
+    run(examples, settings={"brightest": 250}, stage_settings={"brightest": 1, "image_size": 8})
+    folder = examples.parent / "transformed"
+    assert read_json(folder / "settings.json") == {"brightest": 250, "image_size": 8}
+    # All else that regnety's config has is for its training.
+    inputs = {name: feature for name, feature in FEATURES.items() if name != "key"}
+    config = with_settings(load_config("regnety"), {"image_size": 48})
+    assert settings_read(Preprocessing("regnety", config), inputs) == {"image_size": 48}
+    chosen = {"brightest": 250, "image_size": 8}
+    check_settings(folder, with_settings(load_config("captioning"), chosen))
+
+
 def test_the_training_split_keeps_pictures_without_decoding_them(tmp_path: Path) -> None:
     """RegNetY draws its crops from the whole picture, so nobody decodes it here."""
     bad = {"train/003 ä": {"image": b"no picture"}, "validation/002 ä": {"image": b"no picture"}}
@@ -526,5 +538,5 @@ def test_facts_are_read_off_the_training_examples(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "examples")
     digits = tuple(str(i) for i in range(10))
     assert dataset_facts(manifest, tmp_path / "examples") == DatasetFacts(
-        class_names=digits, train_examples=counts["train"], shorter_side=28
+        class_names=digits, train_examples=counts["train"], shorter_side=28, channels=1
     )

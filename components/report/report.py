@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from trainer.artifact import read_json, write_text
 from trainer.catalog import load_paper
 from trainer.data.manifest import QUARANTINE, read_manifest
+from trainer.engine.strip import Strip, read_samples
 from trainer.model_card import as_html, without_front_matter
 
 LISTED_CLASSES = 30
@@ -24,6 +25,15 @@ LISTED_CLASSES = 30
 
 LISTED_ITEMS = 20
 """Refused items, and confusions, that the page lists (ours)."""
+
+GRIDS = 8
+"""Most grids of samples that a strip shows (ours)."""
+
+STRIP_BYTES = 8 * 2**20
+"""Most bytes that the files of a strip may have (ours); with larger ones it shows fewer."""
+
+NO_CURVES = ("epoch", "step", "evaluation", "notes")
+"""What a record of the history has besides the means of its epoch."""
 
 LINE_STYLES = ("-", "--", ":", "-.")
 
@@ -47,8 +57,7 @@ def report(
         report: File to write the page to.
     """
     state = read_json(Path(checkpoint) / "state.json")
-    history_file = Path(checkpoint) / "history.json"
-    history = read_json(history_file) if history_file.is_file() else []
+    histories = read_histories(Path(checkpoint))
     measured = read_json(Path(evaluation) / "metrics.json")
     paper = load_paper(model)
     variant = state["config"].get("variant", "")
@@ -65,48 +74,72 @@ def report(
         paper=paper,
         comparisons=paper.beside(measured["metrics"], variant),
         measured=measured,
-        curves=[curve_picture(*curve) for curve in curves(history)],
+        notes=notes_view(histories),
+        strips=[strip_view(strip) for strip in read_samples(checkpoint)],
+        curves=[curve_picture(*curve, beginnings(histories)) for curve in curves(histories)],
+        stages=len(histories),
         panels=read_panels(Path(evaluation)),
         confusion=confusion_view(read_json(Path(evaluation) / "confusion.json")),
         manifest=read_manifest(examples),
         quarantined=read_quarantine(Path(examples) / QUARANTINE),
         state=state,
-        history=history,
         export=read_json(Path(export) / "export.json"),
         card=read_card(Path(export) / "README.md"),
     )
     write_text(report, page)
 
 
+def read_histories(checkpoint: Path) -> list[list[dict[str, Any]]]:
+    """What was measured in each epoch, stage by stage, the checkpoint's own last."""
+    earlier, own = checkpoint / "earlier.json", checkpoint / "history.json"
+    histories = read_json(earlier) if earlier.is_file() else []
+    return [*histories, read_json(own)] if own.is_file() else histories
+
+
+def beginnings(histories: Sequence[Sequence[Mapping[str, Any]]]) -> list[int]:
+    """How many epochs earlier stages had taken when each stage began, the first one at 0."""
+    epochs = [history[-1]["epoch"] if history else 0 for history in histories]
+    return [sum(epochs[:i]) for i in range(len(epochs))]
+
+
 def curves(
-    history: Sequence[Mapping[str, Any]],
+    histories: Sequence[Sequence[Mapping[str, Any]]],
 ) -> list[tuple[str, dict[str, tuple[list[float], list[float]]]]]:
-    """What to plot over epochs: title -> line -> (epochs, values).
+    """What to plot over the epochs of all stages: title -> line -> (epochs, values).
 
     A loss goes with the metric of the same name, so that training and evaluation share a picture.
     """
     lines: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    skipped = {"epoch", "step", "evaluation"}
-    for record in history:
-        for name, value in record.items():
-            if name not in skipped:
-                xs, ys = lines.setdefault(name, {}).setdefault("training", ([], []))
-                xs.append(record["epoch"])
-                ys.append(value)
-        for name, value in record.get("evaluation", {}).items():
-            xs, ys = lines.setdefault(name, {}).setdefault("evaluation", ([], []))
-            xs.append(record["epoch"])
-            ys.append(value)
+    for before, history in zip(beginnings(histories), histories, strict=True):
+        for record in history:
+            means = {k: v for k, v in record.items() if k not in NO_CURVES}
+            for line, values in (("training", means), ("evaluation", record.get("evaluation", {}))):
+                for name, value in values.items():
+                    xs, ys = lines.setdefault(name, {}).setdefault(line, ([], []))
+                    xs.append(before + record["epoch"])
+                    ys.append(value)
     return [(name.replace("_", " "), series) for name, series in lines.items()]
 
 
-def curve_picture(title: str, series: Mapping[str, tuple[list[float], list[float]]]) -> str:
-    """A line chart over epochs, as an SVG element; lines differ in dashes as well as in colour."""
+def curve_picture(
+    title: str,
+    series: Mapping[str, tuple[list[float], list[float]]],
+    beginnings: Sequence[int] = (),
+) -> str:
+    """A line chart over epochs, as an SVG element; lines differ in dashes as well as in colour.
+
+    Args:
+        title: what it shows.
+        series: line -> (epochs, values).
+        beginnings: epochs at which stages began; a line stands where one follows another.
+    """
     with matplotlib.rc_context({"svg.hashsalt": title, "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(4.2, 2.6), layout="constrained")
         axes = figure.add_subplot()
         for style, (name, (epochs, values)) in zip(LINE_STYLES, series.items(), strict=False):
             axes.plot(epochs, values, style, marker="." if len(epochs) < 30 else "", label=name)
+        for epoch in beginnings[1:]:
+            axes.axvline(epoch + 0.5, color="#888", linewidth=0.8)
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
@@ -116,6 +149,30 @@ def curve_picture(title: str, series: Mapping[str, tuple[list[float], list[float
         figure.savefig(file, format="svg", metadata={"Date": None, "Title": title})
     text = file.getvalue()
     return text[text.index("<svg") :]
+
+
+def notes_view(histories: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[str, list[str]]]:
+    """What guards noticed during the training: (when, sentences)."""
+    return [
+        (
+            f"{f'Stage {number}, epoch' if len(histories) > 1 else 'Epoch'} {record['epoch']}",
+            list(record["notes"]),
+        )
+        for number, history in enumerate(histories, start=1)
+        for record in history
+        if record.get("notes")
+    ]
+
+
+def strip_view(strip: Strip) -> dict[str, Any]:
+    """What the page shows of a strip: its first grid, its last, and as many between as it takes."""
+    count = GRIDS
+    grids = strip.spread(count)
+    while count > 2 and sum(path.stat().st_size for _, path in grids) > STRIP_BYTES:
+        count -= 1
+        grids = strip.spread(count)
+    pictures = [{"uri": _data_uri(path), "caption": f"epoch {epoch:,}"} for epoch, path in grids]
+    return {"title": strip.title, "grids": pictures}
 
 
 def read_panels(folder: Path) -> list[dict[str, Any]]:

@@ -50,4 +50,4 @@ def test_keras_on_another_backend_is_noticed(forked: str) -> None:
 
 def test_a_folder_without_transformed_examples_is_the_users_fault(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"folder with a facts\.json, as preprocess writes it"):
-        train("autoencoder", str(tmp_path), str(tmp_path / "checkpoint"))
+        train("autoencoder", str(tmp_path), str(tmp_path / "checkpoint"), "")

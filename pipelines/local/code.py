@@ -15,6 +15,7 @@ import re
 import site
 import sys
 import sysconfig
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ from trainer.artifact import sha256
 
 PYTHON = re.compile(r"python(3(\.\d+)?)?")
 """Names under which a command calls Python, and gets the one that runs this."""
+
+_PARSING = threading.Lock()
+"""Python 3.11 counts how deep it is in a syntax tree once for all threads, and two at a time end
+with "AST constructor recursion depth mismatch"."""
 
 _TESTS = ("_test.py", "conftest.py")
 _PLAIN_TEXT = (".md", ".pyc")
@@ -179,7 +184,9 @@ def _imports(root: Path, file: Path, values: frozenset[str] | None) -> Iterator[
 def _names(file: Path, root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The modules that a file imports by name, and the fixed beginnings of those it loads."""
     try:
-        tree = ast.parse(file.read_bytes())
+        text = file.read_bytes()
+        with _PARSING:
+            tree = ast.parse(text)
     except (OSError, SyntaxError, ValueError):
         return (), ()
     package = file.relative_to(root).parent.parts

@@ -1,7 +1,11 @@
+import concurrent.futures
+import gc
 import hashlib
 import itertools
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -275,3 +279,27 @@ def test_finding_out_imports_nothing():
     assert "components" not in done.stdout
     assert "keras" not in done.stdout
     assert "tensorflow" not in done.stdout
+
+
+@pytest.fixture
+def yielding() -> Iterator[None]:
+    """Other threads get their turn again and again, also while a syntax tree is made."""
+    before = gc.get_threshold()
+
+    def give_way(*_: object) -> None:
+        time.sleep(0)
+
+    gc.set_threshold(20)
+    gc.callbacks.append(give_way)
+    yield
+    gc.callbacks.remove(give_way)
+    gc.set_threshold(*before)
+
+
+def test_tasks_that_start_at_once_read_sources_at_once(tmp_path: Path, yielding: None) -> None:
+    file = tmp_path / "nested.py"
+    file.write_text(f"import os\nnumbers = {'[' * 60}{']' * 60}\n" * 20)
+    read = code._names.__wrapped__
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: read(file, tmp_path), range(40)))
+    assert found == [(("os",) * 20, ())] * 40

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from pipelines.local.progress import read_progress
 from pipelines.local.record import DONE, WORK, RunRecord, TaskRecord
-from trainer.progress import describe
+from trainer.progress import describe, duration
 
 _STYLES = {
     "waiting": "dim",
@@ -131,8 +131,8 @@ class LiveTable:
         needed = {
             "step": max((len(name) for name, _ in tasks), default=4),
             "state": max(len(status) for status in _STYLES),
-            "time": len("9999 s"),
-            "left": len("9999 s"),
+            "time": len("100 min"),
+            "left": len("100 min"),
         }
         for column, width in needed.items():
             table.add_column(column, no_wrap=True, min_width=width)
@@ -210,12 +210,12 @@ def _row(
     if at_work and task.started:
         began = datetime.datetime.fromisoformat(task.started)
         seconds = (datetime.datetime.now(datetime.UTC) - began).total_seconds()
-    elapsed = Text("" if seconds is None else f"{seconds:.0f} s", justify="right")
+    elapsed = Text("" if seconds is None else duration(seconds), justify="right")
     progress = read_progress(run.progress(name)) if at_work and task.kind in WORK else None
     left = progress["seconds_left"] if progress else None
     if left is None and at_work and usual is not None and seconds is not None:
         left = max(usual - seconds, 0.0)
-    remaining = Text("" if left is None else f"{left:.0f} s", justify="right")
+    remaining = Text("" if left is None else duration(left), justify="right")
     if progress is None:
         return state, elapsed, remaining, "", Text(task.cache if task.status == "cached" else "")
     bar = ProgressBar(total=progress["total"], completed=progress["done"], width=16)

@@ -84,6 +84,26 @@ def test_the_table_has_every_task_and_how_far_it_is(run):
     assert "waiting" in shown
 
 
+def test_a_long_training_tells_hours_left_and_how_long_it_waits_for_input(run):
+    figures = {"waiting": 0.042, "loss": 0.094}
+    state = {**STATE, "seconds_left": 12_345.0, "figures": figures}
+    run.progress("train").write_text(json.dumps(state))
+    line = "1,200/4,000 images, 850 images/s, 3.4 h left, waiting 4 %, loss 0.094"
+    running = having(run, "train", status="running", started="2026-01-01T00:00:00+00:00")
+    screen = console(width=160)
+    table = LiveTable(screen)
+    table.show(running)
+    screen.print(table.render())
+    row = next(text for text in screen.file.getvalue().splitlines() if text.startswith("train"))
+    assert row.split()[1] == "running" and row.split()[3] == "d"
+    assert row.split()[4:6] == ["3.4", "h"] and line in row
+    screen = console(width=160)
+    lines = Lines(screen, every_seconds=0)
+    lines.show(running)
+    lines.show(running)
+    assert screen.file.getvalue().splitlines()[1] == f"train: {line}"
+
+
 def test_a_narrow_terminal_cuts_nothing_but_the_progress(run):
     screen = console(width=72)
     table = LiveTable(screen)

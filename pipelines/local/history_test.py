@@ -131,3 +131,14 @@ def test_parity_names_every_difference(make):
         "loop/0/train: metadata of m",
         "extra: only with docker",
     ]
+
+
+def test_parity_leaves_out_what_no_two_runs_have_in_common(make):
+    artifact = {"name": "m", "uri": "/m", "metadata": {"reproducible": False}}
+    one = make(1, digests={"m": "a" * 64}, artifacts={"m": artifact})
+    other = make(2, digests={"m": "b" * 64}, artifacts={"m": artifact})
+    assert compare(one, other) == []
+    told = {"m": {**artifact, "metadata": {"reproducible": True}}}
+    one = make(1, digests={"m": "a" * 64}, artifacts=told)
+    other = make(2, digests={"m": "b" * 64}, artifacts=told)
+    assert len(compare(one, other)) == 1

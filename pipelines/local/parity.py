@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipelines.local.record import RunRecord
+from pipelines.local.record import RunRecord, TaskRecord
+from trainer.artifact import REPRODUCIBLE
 
 _RUN_SPECIFIC = ("uri",)
 
@@ -14,7 +15,8 @@ def compare(first: RunRecord, second: RunRecord) -> list[str]:
     """The differences between two runs of a pipeline, in words; none means parity.
 
     Compared are the branches taken, the tasks and how they ended, the values of output parameters,
-    the content of artifacts by digest, and their metadata, metrics included.
+    the content of artifacts by digest, and their metadata, metrics included. Of an artifact whose
+    metadata say that it is not reproducible, the content is not compared.
     """
     names = (first.launcher, second.launcher)
     found = []
@@ -29,7 +31,8 @@ def compare(first: RunRecord, second: RunRecord) -> list[str]:
         if states[0] != states[1]:
             found.append(f"{path}: {names[0]} {states[0]}, {names[1]} {states[1]}")
         found += _unequal(path, "parameter", one.parameters, other.parameters, names, _as_it_is)
-        found += _unequal(path, "content of", one.digests, other.digests, names, lambda d: d[:12])
+        contents = (_comparable(one), _comparable(other))
+        found += _unequal(path, "content of", *contents, names, lambda d: d[:12])
         found += _unequal(path, "metadata of", one.artifacts, other.artifacts, names, _metadata)
     found += _unequal("the pipeline", "output", first.outputs, second.outputs, names, _metadata)
     return found
@@ -49,6 +52,16 @@ def _unequal(
         if seen[0] != seen[1]:
             found.append(f"{path}: {what} {name}: {names[0]} {seen[0]}, {names[1]} {seen[1]}")
     return found
+
+
+def _comparable(task: TaskRecord) -> dict[str, str]:
+    """The digests of a task's artifacts, but for those that differ from run to run."""
+    return {
+        name: digest
+        for name, digest in task.digests.items()
+        if not isinstance(task.artifacts.get(name), Mapping)
+        or task.artifacts[name]["metadata"].get(REPRODUCIBLE, True)
+    }
 
 
 def _as_it_is(value: Any) -> Any:

@@ -379,6 +379,7 @@ class _Run:
         if (
             outcome.status == "failed"
             and failures <= node.task.retry.attempts
+            and not _in_vain(node, outcome)
             and not self.stopping(node)
         ):
             with self.lock:
@@ -692,6 +693,19 @@ class _Run:
     def _scope(self, node: Node) -> placeholders.Scope:
         folder = TaskFolder(self.record.task_folder(node.path))
         return scope_of(node.task, node.values, node.given, folder, self.facts(node))
+
+
+def _in_vain(node: Node, outcome: _Outcome) -> bool:
+    """Whether another attempt would end the same: a step that goes on says so by its exit code.
+
+    What it does not say, in another's steps 2 may mean anything, is tried again as KFP would.
+    """
+    container = node.task.work
+    return (
+        isinstance(container, Container)
+        and container.environment.get(GOES_ON, "") == "1"
+        and outcome.changes.get("exit_code") == UserError.exit_code
+    )
 
 
 def _check(graph: Graph, options: Options) -> None:

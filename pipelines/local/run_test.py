@@ -388,6 +388,18 @@ def test_a_step_that_says_so_finds_what_its_last_attempt_left(run, compiled, con
         assert resume_run(record.folder, Watcher()).status == "failed"
 
 
+@pytest.mark.parametrize(("goes_on", "code", "attempts"), [("1", 2, 1), ("", 2, 3), ("1", 75, 3)])
+def test_what_the_caller_has_to_mend_is_not_tried_again(
+    run, compiled, container, goes_on, code, attempts
+):
+    spec = yaml.safe_load(compiled(a=container(f"exit({code})")))
+    variable = {"name": "PAPER2HUB_GOES_ON", "value": goes_on}
+    spec["deploymentSpec"]["executors"]["exec-a"]["container"]["env"] = [variable]
+    spec["root"]["dag"]["tasks"]["a"]["retryPolicy"] = {"maxRetryCount": 2}
+    record = run(yaml.safe_dump(spec))
+    assert (record.exit_code, record.tasks["a"].attempts) == (code, attempts)
+
+
 def test_what_fails_before_it_starts_is_not_tried_for_ever(run, compiled, container):
     task = container("", "{{$.inputs.parameters['n']}}", inputs={"n": "write.n"})
     write = "import sys; open(sys.argv[1], 'w').write('no number')"

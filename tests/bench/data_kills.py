@@ -86,41 +86,41 @@ def kill_at_random(step: Step, count: int, seed: int, victims: Sequence[str] = V
     chance = random.Random(seed)  # noqa: S311
     toll = Toll()
     began = time.monotonic()
-    _finish(step, toll, "undisturbed")
+    finish(step, toll, "undisturbed")
     toll.seconds = time.monotonic() - began
-    wanted = _digests(step)
+    wanted = digests(step)
     number = 0
     while toll.kills.total() < count and number < 10 * count:
         number += 1
-        _clear(step)
+        clear(step)
         victim = chance.choice(victims)
         moment = chance.uniform(0.0, toll.seconds)
         where = f"kill {number} (seed {seed}: {victim} after {moment:.3f} s)"
-        process = _start(step)
+        process = start(step)
         time.sleep(moment)
         killed = _kill(process, victim, chance)
         if killed:  # not too late
             toll.kills[killed] += 1
-        code = _end(process, toll, where)
+        code = end(process, toll, where)
         if code != 0:
             if code != (step.after_worker if killed == WORKER else -signal.SIGKILL):
                 toll.faults.append(f"{where}: it ended with exit code {code}")
             # What has its final name belongs to a run that was done; another begins anew.
             finished = _finished(step, drafts=True)
             toll.continued += 1
-            _finish(step, toll, where)
+            finish(step, toll, where)
             stayed = _finished(step, drafts=False) & finished
             toll.kept += len(stayed)
             if stayed != finished:
                 toll.faults.append(f"{where}: {len(finished - stayed)} finished files written anew")
-        differences = _differences(wanted, _digests(step))
-        toll.equal += bool(killed) and not differences
-        toll.faults += [f"{where}: {difference}" for difference in differences]
-    _clear(step)
+        found = differences(wanted, digests(step))
+        toll.equal += bool(killed) and not found
+        toll.faults += [f"{where}: {difference}" for difference in found]
+    clear(step)
     return toll
 
 
-def _start(step: Step) -> subprocess.Popen[bytes]:
+def start(step: Step) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         list(step.command),
         cwd=ROOT,
@@ -131,14 +131,14 @@ def _start(step: Step) -> subprocess.Popen[bytes]:
     )
 
 
-def _finish(step: Step, toll: Toll, where: str) -> None:
-    process = _start(step)
-    code = _end(process, toll, where)
+def finish(step: Step, toll: Toll, where: str) -> None:
+    process = start(step)
+    code = end(process, toll, where)
     if code != 0:
         toll.faults.append(f"{where}: run again, it ended with exit code {code}")
 
 
-def _end(process: subprocess.Popen[bytes], toll: Toll, where: str) -> int:
+def end(process: subprocess.Popen[bytes], toll: Toll, where: str) -> int:
     """Waits for the run's end, after which none of its processes may be left."""
     try:
         code = process.wait(PATIENCE)
@@ -208,7 +208,7 @@ def _has_notes(shard: Path, endings: Sequence[str]) -> bool:
     return all((shard.parent / "notes" / f"{shard.name}.{n}").is_file() for n in endings)
 
 
-def _digests(step: Step) -> dict[str, str]:
+def digests(step: Step) -> dict[str, str]:
     """SHA-256 of every file that a run has left behind, temporary ones among them."""
     return {
         str(path.relative_to(output.parent.parent)): (
@@ -219,7 +219,7 @@ def _digests(step: Step) -> dict[str, str]:
     }
 
 
-def _differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+def differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     changed = sorted(n for n in wanted.keys() & found.keys() if wanted[n] != found[n])
     return [
         *(f"{name} is missing" for name in sorted(wanted.keys() - found.keys())),
@@ -228,7 +228,7 @@ def _differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[st
     ]
 
 
-def _clear(step: Step) -> None:
+def clear(step: Step) -> None:
     for output in step.outputs:
         shutil.rmtree(output.parent, ignore_errors=True)
         output.parent.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """Our RegNetY-200MF on TensorFlow, with our layers or others.
 
-python -m tests.bench.keras_regnety ours|split|keras
+python -m tests.bench.keras_regnety ours|grouped|split|keras
 """
 
 from __future__ import annotations
@@ -37,18 +37,29 @@ class SplitConv2D(GroupedConv2D):
         return ops.concatenate([convolution_op(self, *part) for part in parts], axis=-1)
 
 
-def build_recipe(layers: str) -> Recipe:
-    """RegNetY-200MF trained as the PyTorch peer is: cross-entropy, SGD with Nesterov momentum."""
+def with_layers(network: keras.Model, layers: str) -> keras.Model:
+    """A network like RegNetY's with other layers.
+
+    Args:
+        network: with our layers.
+        layers: "ours"; "grouped", with one convolution for each group instead of ours; "split",
+            the same and otherwise Keras's own layers; or "keras", nothing but Keras's own.
+    """
 
     def replace(layer):
-        if layers == "split" and isinstance(layer, GroupedConv2D):
+        if layers in ("grouped", "split") and isinstance(layer, GroupedConv2D):
             return SplitConv2D.from_config(layer.get_config())
-        if layers == "keras" and hasattr(layer, "as_keras_layer"):
+        if layers in ("split", "keras") and hasattr(layer, "as_keras_layer"):
             return layer.as_keras_layer()
-        return layer
+        return layer.__class__.from_config(layer.get_config())
 
+    return keras.models.clone_model(network, clone_function=replace)
+
+
+def build_recipe(layers: str) -> Recipe:
+    """RegNetY-200MF trained as the PyTorch peer is: cross-entropy, SGD with Nesterov momentum."""
     config = Config(variant="200MF", image_size=workload.IMAGE_SIZE, num_classes=workload.CLASSES)
-    network = keras.models.clone_model(build_regnety(config), clone_function=replace)
+    network = with_layers(build_regnety(config), layers)
 
     def loss(batch):
         logit = network(batch["image"], training=True)

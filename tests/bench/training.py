@@ -89,7 +89,7 @@ def contestants(torch_python: str) -> list[Contestant]:
 
     entries = [
         Contestant("ours", ours("ours")),
-        Contestant("one convolution per group", ours("split")),
+        Contestant("one convolution per group", ours("grouped")),
         Contestant("Keras's own", ours("keras"), steps=1, rounds=2),
     ]
     if torch_python:

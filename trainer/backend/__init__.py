@@ -1,7 +1,8 @@
 """What differs between backends; `keras.backend.backend()` decides which, and nothing else knows.
 
 Both modules offer the same names:
-- `TrainStep(recipe)`: takes all updates of a recipe on one batch, compiled;
+- `Distribution(training)`: which devices and processes share each batch;
+- `TrainStep(recipe, training, distribution)`: takes all updates of a recipe on one batch, compiled;
 - `compile_predict(recipe, function)`: a function of a batch, compiled, from NumPy to NumPy;
 - `compile_statistics(recipe, layers)`: what batch normalisation measures on a batch, compiled;
 - `has_grouped_convolution(dtype)`, `grouped_convolution(…)`: the backend's own, where it is fast;

@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 
 from trainer.data.examples import decode_example
-from trainer.data.facts import FACTS
+from trainer.data.facts import FACTS, SETTINGS
 from trainer.data.files import readable
 from trainer.data.manifest import CHANGES, MANIFEST, QUARANTINE, Manifest, Shard, read_manifest
 from trainer.data.notes import read_notes
@@ -369,7 +369,7 @@ def _verify_notes(
 def _find_strangers(root: Path, manifest: Manifest, findings: _Findings) -> None:
     """Looks for what is in the folder and not in the manifest, such as shards left over."""
     shards = {shard.file for split in manifest.splits.values() for shard in split.shards}
-    known = shards | {MANIFEST, QUARANTINE, CHANGES, FACTS}
+    known = shards | {MANIFEST, QUARANTINE, CHANGES, FACTS, SETTINGS}
     try:
         names = sorted(readable(path.name) for path in root.iterdir())
     except OSError as error:

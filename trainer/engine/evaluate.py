@@ -45,18 +45,28 @@ def evaluate(
     batch_size: int,
     class_names: Sequence[str],
     progress: Progress | None = None,
+    limit: int = 0,
 ) -> Evaluation:
-    """Scores the recipe's networks on a whole split.
+    """Scores the recipe's networks on a split.
 
     Every batch is brought to the same size by repeating its last example, and the repetitions are
     left out of the score: one compiled shape serves all.
+
+    Args:
+        recipe: whose metrics count.
+        predict: its `predict`, compiled.
+        split: the examples.
+        batch_size: examples at once.
+        class_names: name of each label.
+        progress: advances with the examples.
+        limit: how many examples count, the first of the split; 0 for all.
     """
     metrics = recipe.metrics(class_names)
     panels: tuple[Panel, ...] = ()
     examples = 0
-    for batch in split.in_order(batch_size):
-        count = len(next(iter(batch.values())))
-        numeric = {k: v for k, v in batch.items() if v.dtype != object}
+    for batch in split.in_order(batch_size, recipe.noise):
+        numeric = numbers_of(batch, limit - examples if limit else None)
+        count = len(next(iter(numeric.values())))
         outputs = predict({k: pad(v, batch_size) for k, v in numeric.items()})
         outputs = {k: v[:count] for k, v in outputs.items()}
         for metric in metrics:
@@ -66,10 +76,17 @@ def evaluate(
         examples += count
         if progress is not None:
             progress.advance(count)
+        if limit and examples >= limit:
+            break
     values = {k: v for metric in metrics for k, v in metric.result().items()}
     numbers = {k: float(v) for k, v in values.items() if not isinstance(v, ConfusionMatrix)}
     confusions = [v for v in values.values() if isinstance(v, ConfusionMatrix)]
     return Evaluation(numbers, confusions[0] if confusions else None, panels, examples)
+
+
+def numbers_of(batch: Mapping[str, np.ndarray], limit: int | None = None) -> dict[str, np.ndarray]:
+    """What of a batch a network can take: all but strings, of the first `limit` examples."""
+    return {name: value[:limit] for name, value in batch.items() if value.dtype != object}
 
 
 def pad(array: np.ndarray, length: int) -> np.ndarray:

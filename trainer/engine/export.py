@@ -79,7 +79,7 @@ def export_saved_model(
         Signature name -> what it takes and gives.
     """
     module = tf.Module()
-    module.networks = dict(recipe.networks)  # kept, so that their variables are saved
+    module.networks = served_networks(recipe)  # kept, so that their variables are saved
     transform = TransformGraph(transform_graph)
     module.transform = transform.loaded
     if class_names:
@@ -103,6 +103,20 @@ def export_saved_model(
     tf.saved_model.save(module, str(folder), signatures=functions)
     settle_saved_model(folder)
     return described
+
+
+def served_networks(recipe: Recipe) -> dict[str, keras.Model]:
+    """The networks that the recipe's signatures read; others serve the training alone."""
+    read = {
+        id(tensor)
+        for signature in recipe.signatures.values()
+        for tensor in array_function(signature).graph.external_captures
+    }
+    return {
+        name: network
+        for name, network in recipe.networks.items()
+        if any(id(variable.value.handle) in read for variable in network.variables)
+    }
 
 
 def array_function(signature: Signature) -> Any:
@@ -140,14 +154,15 @@ def encoded_function(signature: Signature, transform: TransformGraph) -> Any:
 
 
 def export_keras(recipe: Recipe, folder: str | Path) -> list[str]:
-    """Writes each network as a `.keras` file that opens without this package.
+    """Writes each network that is served as a `.keras` file that opens without this package.
 
     One network becomes `model.keras`; several become `<network>.keras` each. Layers of our own
     are written as the Keras layers they compute the same as.
     """
     files = []
-    for name, network in recipe.networks.items():
-        file = "model.keras" if len(recipe.networks) == 1 else f"{name}.keras"
+    networks = served_networks(recipe)
+    for name, network in networks.items():
+        file = "model.keras" if len(networks) == 1 else f"{name}.keras"
         plain(network).save(Path(folder) / file)
         settle_keras_file(Path(folder) / file)
         files.append(file)

@@ -13,9 +13,9 @@ import numpy as np
 from trainer.catalog import load_config, load_recipe, model_folder
 from trainer.config import with_settings
 from trainer.engine import checkpoint
-from trainer.engine.torch_checkpoint import read_torch_checkpoint, state_dict
 from trainer.engine.train import installed_versions
 from trainer.errors import UserError
+from trainer.torch_checkpoint import read_torch_checkpoint, state_dict
 
 
 def formats(model: str) -> list[str]:

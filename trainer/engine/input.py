@@ -26,6 +26,8 @@ empty ones."""
 
 Batches = Iterator[dict[str, np.ndarray]]
 Augment = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
+Noise = Mapping[str, tuple[int, ...]]
+NO_NOISE: Noise = {}
 
 
 def parse(record: Any, features: Mapping[str, Feature]) -> dict[str, Any]:
@@ -74,26 +76,46 @@ class Split:
         self._records = self._read(self.files)
         self._functions: dict[Augment | None, Any] = {}
 
-    def in_order(self, batch_size: int) -> Batches:
+    def in_order(self, batch_size: int, noise: Noise = NO_NOISE) -> Batches:
         """All examples once, in the order they are stored; the last batch may be smaller.
 
         Ragged features are filled up with `PADDING`, see `shuffled`.
+
+        Args:
+            batch_size: examples per batch.
+            noise: name -> shape of standard normal noise that joins each example: the same each
+                time, whatever the size of the batches.
         """
         examples = self._records.map(
             lambda record: parse(record, self.features), num_parallel_calls=tf.data.AUTOTUNE
         )
-        yield from _prefetched(self._batched(examples, batch_size)).as_numpy_iterator()
+        first = 0
+        for batch in _prefetched(self._batched(examples, batch_size)).as_numpy_iterator():
+            count = len(next(iter(batch.values())))
+            yield {**batch, **_noise_of(range(first, first + count), noise)}
+            first += count
 
     def shuffled(
-        self, batch_size: int, seed: int, epoch: int, augment: Augment | None = None
+        self,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        augment: Augment | None = None,
+        noise: Noise = NO_NOISE,
+        begin: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> tf.data.Dataset:
-        """One epoch in an order, and with an augmentation, that follow from seed and epoch alone.
+        """One epoch, whose order, augmentation and noise follow from seed and epoch alone.
 
         Args:
             batch_size: examples per batch; what does not fill the last batch is left out.
             seed: of the whole training.
             epoch: counted from 0.
             augment: maps an example and a seed, int32 [2], to an example.
+            noise: name -> shape of standard normal noise that joins each example.
+            begin: number of the batch to begin with; those before are neither decoded nor
+                augmented.
+            part: (i, n) for the i-th of n equal parts of each batch, counted from 0.
 
         Returns:
             Batches; every feature but strings, which no accelerator can hold. What differs in
@@ -102,26 +124,51 @@ class Split:
             which one length is best gives its features that length in `augment`.
 
         Raises:
-            UserError: there is not even one batch of examples.
+            UserError: there is not even one batch of examples, or batches have no equal parts.
         """
+        index, parts = part
         if self.examples < batch_size:
             raise UserError(
                 f"batch_size must be at most the number of training examples, {self.examples}; "
                 f"got {batch_size}."
+            )
+        if batch_size % parts:
+            raise UserError(
+                f"batch_size must be a multiple of the number of processes, {parts}; got "
+                f"{batch_size}."
             )
         order = np.random.default_rng((seed, epoch))
         shuffle_seed, augment_seed = (int(s) for s in order.integers(0, 2**31, 2))
         records = self._records
         if not self._in_memory:
             records = self._read([str(f) for f in order.permutation(self.files)])
+        noise_seed = int(order.integers(0, 2**31))
         records = records.shuffle(min(self.examples, SHUFFLED_EXAMPLES), seed=shuffle_seed)
+        steps = self.examples // batch_size
+        numbered = records.enumerate().take(steps * batch_size).skip(begin * batch_size)
+        size = batch_size // parts
+        if parts > 1:
+            numbered = numbered.batch(size).shard(parts, index).unbatch()
 
         prepare = self._prepared(augment)
-        examples = records.enumerate().map(
+        examples = numbered.map(
             lambda number, record: prepare(number, record, augment_seed),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return _prefetched(self._batched(examples, batch_size, drop_remainder=True))
+        batches = self._batched(examples, size, drop_remainder=True)
+        if noise:
+
+            def noisy(number: Any, batch: Any) -> dict[str, Any]:
+                drawn = {}
+                for i, (name, shape) in enumerate(noise.items()):
+                    seeds = tf.stack([(noise_seed + i) % 2**31, tf.cast(begin + number, tf.int32)])
+                    # One algorithm on all machines, and one batch whatever its parts.
+                    whole = tf.random.stateless_normal([batch_size, *shape], seeds, alg="philox")
+                    drawn[name] = whole[index * size : (index + 1) * size]
+                return {**batch, **drawn}
+
+            batches = batches.enumerate().map(noisy, num_parallel_calls=tf.data.AUTOTUNE)
+        return _prefetched(batches)
 
     def _prepared(self, augment: Augment | None) -> Any:
         """What makes an example of training of a record, traced once and not in each epoch."""
@@ -190,6 +237,17 @@ def _lengthened(values: Any, padding: Any) -> Any:
     length = tf.reduce_min(tf.boolean_mask(powers, powers >= shape[1]))
     more = tf.concat([shape[:1], [length - shape[1]], shape[2:]], axis=0)
     return tf.concat([values, tf.fill(more, padding)], axis=1)
+
+
+def _noise_of(numbers: range, noise: Noise) -> dict[str, np.ndarray]:
+    """Noise of the examples of some numbers, float32 [len(numbers), *shape]."""
+    if not noise:
+        return {}
+    sources = [np.random.default_rng((0, number)) for number in numbers]
+    return {
+        name: np.stack([source.standard_normal(shape, np.float32) for source in sources])
+        for name, shape in noise.items()
+    }
 
 
 def _prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:

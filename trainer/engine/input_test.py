@@ -167,3 +167,68 @@ def test_nothing_else_is_filled_up(ragged: Split) -> None:
 
     with pytest.raises(ValueError, match=r"must have a known shape; 'image' is \(None, 2\)"):
         ragged.shuffled(6, 0, 0, augment)
+
+
+NOISE = {"noise": (3,), "second": (2, 2)}
+
+
+def epoch(split: Split, **keywords: Any) -> list[dict[str, np.ndarray]]:
+    return list(split.shuffled(4, 0, 1, noise=NOISE, **keywords).as_numpy_iterator())
+
+
+def test_noise_is_fresh_in_each_batch_epoch_and_name(numbers: Split) -> None:
+    first, second = epoch(numbers)
+    assert first["noise"].shape == (4, 3) and first["second"].shape == (4, 2, 2)
+    drawn = np.concatenate(
+        [first["noise"].ravel(), second["noise"].ravel(), first["second"].ravel()]
+    )
+    assert len(np.unique(drawn)) == drawn.size
+    other = next(iter(numbers.shuffled(4, 0, 2, noise=NOISE).as_numpy_iterator()))
+    assert not np.isin(other["noise"], drawn).any()
+    again = epoch(numbers)
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[0][name])
+
+
+def test_noise_is_standard_normal(numbers: Split) -> None:
+    batch = next(iter(numbers.shuffled(10, 0, 0, noise={"n": (4000,)}).as_numpy_iterator()))
+    # Of 40,000 numbers mean and deviation are off by less than five of their standard errors.
+    assert abs(batch["n"].mean()) < 0.025 and abs(batch["n"].std() - 1) < 0.018
+    assert batch["n"].dtype == np.float32
+
+
+def test_an_epoch_that_begins_later_is_the_rest_of_the_whole(numbers: Split) -> None:
+    whole, rest = epoch(numbers), epoch(numbers, begin=1)
+    assert len(whole) == 2 and len(rest) == 1
+    for name, value in whole[1].items():
+        np.testing.assert_array_equal(rest[0][name], value)
+    assert epoch(numbers, begin=2) == []
+
+
+def test_parts_of_batches_make_the_whole(numbers: Split) -> None:
+    def shifted(example: Mapping[str, Any], seed: Any) -> dict[str, Any]:
+        return {
+            "value": tf.cast(example["label"], tf.int32)
+            + tf.random.stateless_uniform((), seed, 0, 10**6, tf.int32)
+        }
+
+    whole = epoch(numbers, augment=shifted)
+    parts = [epoch(numbers, augment=shifted, part=(i, 2)) for i in range(2)]
+    for number, batch in enumerate(whole):
+        for name, value in batch.items():
+            joined = np.concatenate([part[number][name] for part in parts])
+            np.testing.assert_array_equal(joined, value)
+    rest = epoch(numbers, augment=shifted, part=(1, 2), begin=1)
+    np.testing.assert_array_equal(rest[0]["value"], parts[1][1]["value"])
+
+
+def test_batches_without_equal_parts_are_refused(numbers: Split) -> None:
+    with pytest.raises(UserError, match=r"multiple of the number of processes, 3; got 4"):
+        numbers.shuffled(4, 0, 0, part=(0, 3))
+
+
+def test_noise_of_an_evaluation_belongs_to_the_example(numbers: Split) -> None:
+    by_three = [batch["noise"] for batch in numbers.in_order(3, NOISE)]
+    by_ten = next(numbers.in_order(10, NOISE))
+    np.testing.assert_array_equal(np.concatenate(by_three), by_ten["noise"])
+    assert len(np.unique(by_ten["noise"])) == 30

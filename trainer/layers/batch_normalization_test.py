@@ -62,6 +62,21 @@ def test_it_equals_keras(case, training):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on JAX it is Keras's own")
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_it_equals_keras_in_half_precision(precision):
+    inputs = np.random.default_rng(0).normal(3.0, 2.0, SHAPE)
+    inputs = inputs.astype(keras.ops.convert_to_numpy(ops.zeros(1, precision)).dtype)
+    ours, keras_own = (
+        normalise_and_differentiate(build(kind, dtype=f"mixed_{precision}"), inputs, True)
+        for kind in (BatchNormalization, keras.layers.BatchNormalization)
+    )
+    assert [a.dtype for a in ours] == [b.dtype for b in keras_own]
+    for a, b in zip(ours, keras_own, strict=True):
+        a, b = a.astype("float32"), b.astype("float32")
+        np.testing.assert_allclose(a, b, rtol=0.02, atol=0.02 * np.abs(b).max())
+
+
 def test_what_it_remembers_by_hand():
     layer = BatchNormalization(momentum=0.75)
     image = np.array([1.0, 3.0, 5.0, 7.0], "float32").reshape(2, 2, 1, 1)

@@ -17,14 +17,18 @@ def recipe(config: Config) -> Recipe:
     autoencoder = build_autoencoder(config)
 
     def reconstruction_loss(batch):
-        logit = autoencoder(batch["image"], training=True)["logit"]
-        cost = ops.binary_crossentropy(batch["image"], logit, from_logits=True)
+        logit = in_full(autoencoder(batch["image"], training=True)["logit"])
+        # The cross-entropy of logistic pixels. Keras's takes two logarithms per pixel on JAX.
+        cost = ops.softplus(logit) - logit * batch["image"]
         redrawn = ops.sigmoid(logit)
         return ops.mean(cost), {"squared_error": ops.mean(squared_error(batch["image"], redrawn))}
 
     def reconstruct(image):
         outputs = autoencoder(image, training=False)
-        return {"image": ops.sigmoid(outputs["logit"]), "code": outputs["code"]}
+        return {
+            "image": ops.sigmoid(in_full(outputs["logit"])),
+            "code": in_full(outputs["code"]),
+        }
 
     steps = config.epochs * max(config.train_examples // config.batch_size, 1)
     schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
@@ -78,6 +82,11 @@ def build_autoencoder(config: Config) -> keras.Model:
     )(x)
     logit = layers.Reshape(shape, name="logit")(x)
     return keras.Model(image, {"code": code, "logit": logit}, name="autoencoder")
+
+
+def in_full(tensor):
+    """What a network puts out, in the precision of the weights, whichever it computes in."""
+    return ops.cast(tensor, keras.config.floatx())
 
 
 def squared_error(image, redrawn):

@@ -29,8 +29,12 @@ def recipe(config: Config) -> Recipe:
     """One network, one loss: cross-entropy with L2 on everything."""
     network = build_regnety(config)
 
+    def logit_of(image, training):
+        # Whatever the network computes in: a softmax of a thousand classes needs the precision.
+        return ops.cast(network(normalise(image), training=training), keras.config.floatx())
+
     def loss(batch):
-        logit = network(normalise(batch["image"]), training=True)
+        logit = logit_of(batch["image"], training=True)
         label = batch["label"]
         cross_entropy = ops.mean(
             ops.sparse_categorical_crossentropy(label, logit, from_logits=True)
@@ -45,7 +49,7 @@ def recipe(config: Config) -> Recipe:
         }
 
     def classify(image):
-        return {"probability": ops.softmax(network(normalise(image), training=False))}
+        return {"probability": ops.softmax(logit_of(image, training=False))}
 
     rate = EpochCosine(
         config.learning_rate * config.batch_size / 1024,

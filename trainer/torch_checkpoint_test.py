@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from trainer.engine.torch_checkpoint import read_torch_checkpoint, state_dict
 from trainer.errors import UserError
+from trainer.torch_checkpoint import read_torch_checkpoint, state_dict
 
 FIXTURES = Path(__file__).parent / "testdata"
 TORCH_FILES = ("archive.pyth", "protocol4.pyth", "legacy.pyth")
@@ -240,7 +240,7 @@ def test_nesting_cannot_overflow_the_stack(tmp_path: Path) -> None:
 
 
 def test_an_endless_description_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.engine.torch_checkpoint._MOST_INSTRUCTIONS", 1000)
+    monkeypatch.setattr("trainer.torch_checkpoint._MOST_INSTRUCTIONS", 1000)
     shorter = b"\x80\x02" + b"N" * 990 + b"}."
     assert read_torch_checkpoint(archive(tmp_path / "a.pth", shorter)) == {}
     pickled = b"\x80\x02" + b"N" * 1000 + b"}."

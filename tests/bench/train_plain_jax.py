@@ -1,0 +1,134 @@
+"""The loop over a model's players in plain JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from tests.bench.train_plain import Player, Step
+
+matmul, reshape = jnp.matmul, jnp.reshape
+relu, sigmoid, tanh, softplus = jax.nn.relu, jax.nn.sigmoid, jnp.tanh, jax.nn.softplus
+minimum, maximum, floor, sqrt, cosine = jnp.minimum, jnp.maximum, jnp.floor, jnp.sqrt, jnp.cos
+mean, total = jnp.mean, jnp.sum
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
+    """A convolution with as many zeros on each side as `padding` says."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def convolve_same(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """A convolution whose outputs are as many as inputs by the stride."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def spread(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A transposed convolution of stride 2; the kernel is [height, width, filters, channels]."""
+    return jax.lax.conv_transpose(
+        x,
+        kernel,
+        (2, 2),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        transpose_kernel=True,
+    )
+
+
+def as_float(x: jax.Array) -> jax.Array:
+    """In float32."""
+    return x.astype(jnp.float32)
+
+
+def normalise(
+    x: jax.Array, scale: jax.Array, offset: jax.Array, epsilon: float
+) -> tuple[jax.Array, ...]:
+    """Batch normalisation; the outputs, and the mean and the variance of the batch."""
+    axes = tuple(range(x.ndim - 1))
+    measured, variance = x.mean(axes), x.var(axes)
+    outputs = (x - measured) * (jax.lax.rsqrt(variance + epsilon) * scale) + offset
+    return outputs, measured, variance
+
+
+def largest(x: jax.Array) -> jax.Array:
+    """The largest of the last axis."""
+    return x.max(-1)
+
+
+def flip(x: jax.Array) -> jax.Array:
+    """The last axis the other way round."""
+    return x[..., ::-1]
+
+
+def cross_entropy(label: jax.Array, logit: jax.Array) -> jax.Array:
+    """Of each example, in nats."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(logit), label[:, None], axis=-1)[:, 0]
+
+
+def compile_step(
+    players: Sequence[Player], values: Mapping[str, np.ndarray], operations: Any
+) -> Step:
+    """One step of every player as one program, which takes over the memory of what it replaces.
+
+    Args:
+        players: in their order.
+        values: where the weights begin.
+        operations: this module.
+    """
+
+    def moved(player: Player, weights: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in weights.items()
+            if name.startswith(player.moves) and "/moving_" not in name
+        }
+
+    def take(state: Any, batch: Any) -> Any:
+        weights, slots, number = state
+        losses = []
+        now = number.astype(jnp.float32)
+        for index, player in enumerate(players):
+
+            def loss_of(moving: Any, player: Player = player, weights: Any = weights) -> Any:
+                return player.loss(operations, {**weights, **moving}, batch)
+
+            moving = moved(player, weights)
+            (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(moving)
+            weights, kept = {**weights, **statistics}, {}
+            for name, gradient in gradients.items():
+                weights[name], kept[name] = player.optimizer.move(
+                    operations, moving[name], gradient, slots[index][name], now
+                )
+            slots = [*slots[:index], kept, *slots[index + 1 :]]
+            losses.append(loss)
+        return (weights, slots, number + 1), losses
+
+    compiled = jax.jit(take, donate_argnums=0)
+    weights = {name: jnp.array(value) for name, value in values.items()}
+    slots = [
+        {
+            name: tuple(jnp.zeros_like(value) for _ in range(player.optimizer.slots))
+            for name, value in moved(player, weights).items()
+        }
+        for player in players
+    ]
+    state = [(weights, slots, jnp.zeros((), jnp.int32))]
+
+    def step(batch: Mapping[str, Any]) -> list[Any]:
+        state[0], losses = compiled(state[0], dict(batch))
+        return losses
+
+    return step

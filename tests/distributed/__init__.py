@@ -1,0 +1,1 @@
+"""Programs that tests run as processes of their own, with several devices or in a cluster."""

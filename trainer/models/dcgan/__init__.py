@@ -1,0 +1,1 @@
+"""Deep convolutional GAN of Radford, Metz and Chintala (2015)."""

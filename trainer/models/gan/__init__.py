@@ -1,0 +1,1 @@
+"""Generative adversarial network of Goodfellow et al. (2014)."""
