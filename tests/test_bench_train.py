@@ -45,7 +45,7 @@ def test_bare_loops_train_as_our_engine_does(model, monkeypatch):
         np.testing.assert_allclose(found, wanted, rtol=1e-3, err_msg=f"{library} {more}")
 
 
-@pytest.mark.parametrize("kind", ["ours", "fit"])
+@pytest.mark.parametrize("kind", ["ours", pytest.param("fit", marks=[pytest.mark.slow])])
 def test_a_contestant_takes_turns(kind):
     command = [*prefix("tensorflow"), "-m", "tests.bench.train_work", kind, "autoencoder", "2"]
     entry = Contestant("ours", command)

@@ -13,12 +13,16 @@ import pytest
 from tests.conftest import Prepared, model_cases
 from tests.distributed.devices import STEPS
 
+MODELS = model_cases()
+# One model in every run of the tests, the others with the slow ones.
+SLOW = [pytest.param(case.values[0], marks=[pytest.mark.slow]) for case in MODELS[1:]]
+
 TOLERANCE = 1e-4
 """Rounding errors in float32 after some steps."""
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-@pytest.mark.parametrize("model", model_cases())
+@pytest.mark.parametrize("model", [*MODELS[:1], *SLOW])
 def test_two_devices_equal_one(
     model: str, backend: str, prepared: Callable[[str], Prepared]
 ) -> None:

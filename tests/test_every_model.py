@@ -25,6 +25,17 @@ from trainer.engine import checkpoint
 from trainer.engine.export import difference, export_saved_model
 
 MODELS = model_cases()
+LONGEST = "a_training_cut_short_within_an_epoch_ends_as_if_it_were_not"
+# The longest check on one model in every run of the tests, on the others with the slow ones.
+CASES = [
+    pytest.param(
+        *model.values,
+        name,
+        marks=[*model.marks, *([pytest.mark.slow] if number and name == LONGEST else [])],
+    )
+    for number, model in enumerate(MODELS)
+    for name in CHECKS
+]
 Prepare = Callable[[str], Prepared]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-7}
 """Of losses, and of what an export answers: relative to the value or 1."""
@@ -133,8 +144,7 @@ def test_two_builds_have_the_same_variables(model: str) -> None:
     assert shapes() == shapes()
 
 
-@pytest.mark.parametrize("name", CHECKS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "name"), CASES)
 def test_on_tensorflow(
     model: str, name: str, prepared: Prepare, tried: OnJax, tmp_path: Path
 ) -> None:

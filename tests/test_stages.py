@@ -175,6 +175,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
+@pytest.mark.slow
 def test_a_training_that_is_ended_from_outside_goes_on_by_itself(tmp_path: Path) -> None:
     settings = {**TINY, "epochs": 150}
     sent: list[int] = []

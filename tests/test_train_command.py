@@ -72,6 +72,7 @@ def end_by(number: signal.Signals, arguments: list[str], progress: Path) -> tupl
     return process.returncode, said.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_it_is_ended_and_goes_on_to_the_weights_of_the_step(
     prepared: Prepare, tmp_path: Path
 ) -> None:

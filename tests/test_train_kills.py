@@ -8,6 +8,7 @@ from tests.bench.data_kills import Step
 from tests.bench.train_kills import Victim, end_at_random, on_sample
 
 
+@pytest.mark.slow
 def test_a_training_survives_being_killed(tmp_path):
     counts = {"SIGKILL": 1, "SIGTERM": 1}
     toll = end_at_random(on_sample(tmp_path, "autoencoder", 12), counts, seed=1)
@@ -68,10 +69,9 @@ def test_a_wrong_exit_code_is_found(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-@pytest.mark.parametrize("model", ["autoencoder", "dcgan", "regnety"])
-def test_a_training_survives_being_ended_often(model, backend, tmp_path):
+def test_a_training_survives_being_ended_often(backend, tmp_path):
     counts = {"SIGKILL": 3, "SIGTERM": 2}
-    toll = end_at_random(on_sample(tmp_path, model, 6, backend), counts, seed=2)
+    toll = end_at_random(on_sample(tmp_path, "dcgan", 6, backend), counts, seed=2)
     assert "\n".join(toll.faults) == ""
     assert toll.signals == counts
     assert toll.saved == 2

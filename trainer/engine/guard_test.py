@@ -181,6 +181,7 @@ def test_planted_dead_discriminator_is_found_from_the_generator_too() -> None:
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="runs two tests on JAX")
+@pytest.mark.slow
 def test_dead_networks_are_found_on_jax_too() -> None:
     done = subprocess.run(
         [

@@ -336,7 +336,8 @@ class _Loop:
             return
         self.step.write()
         variables = checkpoint.named_variables(self.recipe, step_state=self.step.state)
-        state = dataclasses.replace(state, means=self.means.sums)
+        # A copy: steps go on, and add to these, while the writer still writes.
+        state = dataclasses.replace(state, means=dict(self.means.sums))
         self.writer.write(checkpoint.snapshot(variables), state, history)
 
     def _better(self, ended: checkpoint.Kept, scored: Evaluation | None) -> checkpoint.Kept | None:
