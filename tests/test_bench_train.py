@@ -19,9 +19,7 @@ SMALL = {
     "regnety": {"batch_size": 4, "image_size": 32, "num_classes": 3, "train_examples": 8},
 }
 BARE = (("tensorflow", {"fused": False}), ("tensorflow", {"fused": True}), ("jax", {}))
-MODELS = [
-    pytest.param(m, marks=[pytest.mark.slow] if m in ("gan", "regnety") else []) for m in SMALL
-]
+MODELS = [pytest.param(m, marks=[pytest.mark.slow] if m != "autoencoder" else []) for m in SMALL]
 
 
 @pytest.mark.parametrize("model", MODELS)

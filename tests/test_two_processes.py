@@ -16,9 +16,6 @@ STEPS = 4
 PATIENCE = 240
 """Seconds after which a process counts as hanging."""
 
-# The one way in every run of the tests, the other with the slow ones.
-SLOW = pytest.param(0, marks=[pytest.mark.slow])
-
 both_backends = pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 
 
@@ -70,8 +67,9 @@ def test_two_processes_equal_one(backend: str) -> None:
     assert together[0] == together[1]
 
 
+@pytest.mark.slow
 @both_backends
-@pytest.mark.parametrize("killed", [SLOW, 1])
+@pytest.mark.parametrize("killed", [0, 1])
 def test_a_process_whose_partner_is_killed_asks_to_be_tried_again(
     backend: str, killed: int
 ) -> None:
@@ -82,8 +80,9 @@ def test_a_process_whose_partner_is_killed_asks_to_be_tried_again(
     assert f"Process {1 - killed} of 2 reaches the others no longer" in errors
 
 
+@pytest.mark.slow
 @both_backends
-@pytest.mark.parametrize("mistaken", [SLOW, 1])
+@pytest.mark.parametrize("mistaken", [0, 1])
 def test_a_process_that_ends_with_an_error_tells_it_and_waits_for_nobody(
     backend: str, mistaken: int
 ) -> None:

@@ -80,3 +80,6 @@ class Config:
 TINY = Config(
     widths=(16, 16), maxout_units=4, maxout_pieces=2, num_classes=10, batch_size=4, epochs=2
 )
+
+TINY_TAKES_MINUTES = True
+"""All checks of it together: each compiles three players, MobileNetV2 and a judge."""
