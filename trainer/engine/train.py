@@ -176,7 +176,8 @@ class _Loop:
         self.augment = functools.partial(augment, config=config) if augment else None
         self.criterion = _criterion(recipe, state.model)
         self.steps = self.split.examples // config.batch_size
-        self.means = _Means(state.means, {})
+        self.means = _Means(state.means)
+        self.newest: dict[str, float] = {}
         self.pending: list[tuple[int, Mapping[str, Any]]] = []
         self.guard = StillnessGuard(recipe, training.still_steps, step.write)
         self.notes: list[str] = []
@@ -217,7 +218,7 @@ class _Loop:
             self.state = dataclasses.replace(self.state, step=self.state.step + 1)
             if len(self.pending) >= READ_EVERY:
                 self._read(batch)
-            self.progress.advance(self.config.batch_size, self.means.newest)
+            self.progress.advance(self.config.batch_size, self.newest)
             self.requests.check(self.state.step)
             self._save_in_time()
         self._read(batch)
@@ -260,7 +261,7 @@ class _Loop:
             kept=(*self.state.kept, ended)[-self.training.keep :],
             best=self._better(ended, scored),
         )
-        self.means = _Means({}, self.means.newest)
+        self.means = _Means({})
         self._save(self.state, self.history)
 
     def _measure_statistics(self, measure: StatisticsMeter) -> None:
@@ -317,7 +318,7 @@ class _Loop:
         if self.pending:
             number = self.pending[-1][0]
             rates = self.waiting.rates(len(self.pending) * self.config.batch_size)
-            self.means.newest = {**numbers, "waiting": rates["input_share"]}
+            self.newest = {**numbers, "waiting": rates["input_share"]}
             self.log.scalars(number, {**numbers, **rates})
         self.pending.clear()
 
@@ -367,12 +368,10 @@ class _Means:
 
     Args:
         sums: logged scalar -> sum and count so far, of an epoch that was cut short.
-        newest: what was read last.
     """
 
-    def __init__(self, sums: Mapping[str, tuple[float, int]], newest: Mapping[str, float]):
+    def __init__(self, sums: Mapping[str, tuple[float, int]]):
         self.sums = dict(sums)
-        self.newest = dict(newest)
 
     def add(self, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():

@@ -20,8 +20,8 @@ def discriminator_loss(real_logit, generated_logit):
     Returns:
         A scalar in nats, 2 log 2 where the discriminator is undecided.
     """
-    real = ops.mean(ops.softplus(-_exact(real_logit)))
-    generated = ops.mean(ops.softplus(_exact(generated_logit)))
+    real = ops.mean(ops.softplus(-as_float(real_logit)))
+    generated = ops.mean(ops.softplus(as_float(generated_logit)))
     return real + generated
 
 
@@ -34,9 +34,9 @@ def generator_loss(generated_logit):
     Returns:
         A scalar in nats, log 2 where the discriminator is undecided.
     """
-    return ops.mean(ops.softplus(-_exact(generated_logit)))
+    return ops.mean(ops.softplus(-as_float(generated_logit)))
 
 
-def _exact(logit):
-    """In Keras's own precision, whatever lower one the networks compute in."""
-    return ops.cast(logit, keras.config.floatx())
+def as_float(values):
+    """What a network gives, in the precision that losses and pictures are computed in."""
+    return ops.cast(values, keras.config.floatx())

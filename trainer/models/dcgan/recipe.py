@@ -12,6 +12,7 @@ from keras.initializers import RandomNormal
 
 from trainer.layers.batch_normalization import BatchNormalization
 from trainer.losses import adversarial
+from trainer.losses.adversarial import as_float
 from trainer.metrics.class_coverage import ClassCoverage, build_judge, cross_entropy
 from trainer.metrics.frechet import FrechetDistance
 from trainer.metrics.nearest import panels
@@ -99,11 +100,6 @@ def recipe(config: Config) -> Recipe:
 def standardise(image):
     """Pictures 0 to 255, any dtype, become [-1, 1], the range of tanh."""
     return as_float(image) / 127.5 - 1.0
-
-
-def as_float(values):
-    """What a network gives, in the precision that losses and pictures are computed in."""
-    return ops.cast(values, keras.config.floatx())
 
 
 def build_generator(config: Config) -> keras.Model:

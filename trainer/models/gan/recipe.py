@@ -13,6 +13,7 @@ from keras.initializers import HeNormal, RandomUniform
 
 from trainer.layers.batch_normalization import BatchNormalization
 from trainer.losses import adversarial
+from trainer.losses.adversarial import as_float
 from trainer.metrics.class_coverage import ClassCoverage, build_judge, cross_entropy
 from trainer.metrics.frechet import FrechetDistance
 from trainer.metrics.nearest import panels
@@ -112,11 +113,6 @@ def recipe(config: Config) -> Recipe:
 def unit(image):
     """Pictures 0 to 255, any dtype, become [0, 1], the range of the generator's logistic units."""
     return as_float(image) / 255.0
-
-
-def as_float(values):
-    """What a network gives, in the precision that losses and pictures are computed in."""
-    return ops.cast(values, keras.config.floatx())
 
 
 def kept(noise, config: Config):
