@@ -16,7 +16,14 @@ SMALL = {
     "autoencoder": {"batch_size": 8},
     "gan": {"batch_size": 8, "num_classes": 10, "widths": (32, 32), "maxout_units": 8},
     "dcgan": {"batch_size": 8, "width": 8},
-    "regnety": {"batch_size": 4, "image_size": 32, "num_classes": 3, "train_examples": 8},
+    # Fewer pixels, fewer examples or longer steps make for chaos: rounding decides on the losses.
+    "regnety": {
+        "batch_size": 8,
+        "image_size": 64,
+        "num_classes": 3,
+        "train_examples": 24,
+        "learning_rate": 0.02,
+    },
 }
 BARE = (("tensorflow", {"fused": False}), ("tensorflow", {"fused": True}), ("jax", {}))
 MODELS = [pytest.param(m, marks=[pytest.mark.slow] if m != "autoencoder" else []) for m in SMALL]
@@ -40,7 +47,7 @@ def test_bare_loops_train_as_our_engine_does(model, monkeypatch):
         players = getattr(train_plain, model)(config)
         step = operations.compile_step(players, weights, operations, **more)
         found = [[float(loss) for loss in step(batch)] for _ in range(3)]
-        np.testing.assert_allclose(found, wanted, rtol=1e-3, err_msg=f"{library} {more}")
+        np.testing.assert_allclose(found, wanted, rtol=5e-4, err_msg=f"{library} {more}")
 
 
 @pytest.mark.parametrize("kind", ["ours", pytest.param("fit", marks=[pytest.mark.slow])])
