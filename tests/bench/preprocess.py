@@ -124,10 +124,11 @@ def tensorflow_loop(folder: Path, scratch: Path, model: str) -> tuple[str, Work]
 
     from tests.bench.models.reencoding.config import Config
     from tests.bench.models.reencoding.data import reencode
-    from trainer.models.regnety.data import centre_crop, decode
+    from trainer.augmentation.crops import centre_crop, decode
+    from trainer.models.regnety.data import SHORTER_SIDE
 
     def crop(encoded: tf.Tensor) -> tf.Tensor:
-        image = centre_crop(decode(encoded), SIZE)
+        image = centre_crop(decode(encoded), round(SIZE * SHORTER_SIDE), SIZE)
         return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
 
     functions = {"regnety": crop, "reencoding": lambda e: reencode(e, Config(SIZE, QUALITY))}
@@ -236,6 +237,7 @@ def keras_reader(folder: Path, scratch: Path, model: str) -> tuple[str, Work]:
     import keras
     import tensorflow as tf
 
+    from trainer.augmentation.crops import random_crop
     from trainer.models.regnety import data
 
     pictures = keras.utils.image_dataset_from_directory(
@@ -249,7 +251,7 @@ def keras_reader(folder: Path, scratch: Path, model: str) -> tuple[str, Work]:
     def augment(number: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         image, label = example
         seeds = tf.random.split(tf.stack([1, tf.cast(number, tf.int32)]), 3)
-        image = data.random_crop(image, SIZE, seeds[0])
+        image = random_crop(image, SIZE, seeds[0], data.SMALLEST_AREA, data.ASPECT_RATIOS)
         image = tf.image.stateless_random_flip_left_right(image, seeds[1])
         strength = tf.random.stateless_normal((3,), seeds[2], stddev=data.LIGHTING)
         values = tf.constant(data.EIGENVALUES) * strength

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trainer.recipe import ConfusionMatrix
+from trainer.recipe import ConfusionMatrix, Panel
 
 
 class Classification:
@@ -44,3 +44,22 @@ class Classification:
         if len(self.class_names) > 5:
             numbers["top_5_accuracy"] = 100.0 * self.top_5 / total
         return {**numbers, "confusion": ConfusionMatrix(self.class_names, self.counts)}
+
+
+def predictions(
+    batch: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], class_names: Sequence[str]
+) -> list[Panel]:
+    """Pictures with what they were taken for, and for what they are where that differs.
+
+    Args:
+        batch: with `image`, [batch, height, width, 3] in [0, 255], and `label`, integer [batch].
+        outputs: with `probability`, [batch, classes].
+        class_names: name of each class, by number.
+    """
+    images = np.clip(np.asarray(batch["image"][:16], np.float32) / 255.0, 0, 1)
+    captions = []
+    for label, probability in zip(batch["label"], outputs["probability"], strict=True):
+        guess = int(np.argmax(probability))
+        text = f"{class_names[guess]} {probability[guess]:.0%}"
+        captions.append(text if guess == label else f"{text}, is {class_names[int(label)]}")
+    return [Panel("Predictions on the evaluation split", images, tuple(captions[: len(images)]))]

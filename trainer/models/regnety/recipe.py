@@ -7,16 +7,15 @@ Recipe: pycls's "dds baselines"; weights, parameter and operation counts equal p
 import itertools
 
 import keras
-import numpy as np
 from keras import layers, ops
 from keras.initializers import RandomNormal, RandomUniform
 
 from trainer.layers.batch_normalization import BatchNormalization
 from trainer.layers.grouped_convolution import GroupedConv2D
-from trainer.metrics.classification import Classification
+from trainer.metrics.classification import Classification, predictions
 from trainer.models.regnety.config import Config, stages
 from trainer.models.regnety.schedule import EpochCosine
-from trainer.recipe import Panel, Recipe, Signature, Update
+from trainer.recipe import Recipe, Signature, Update
 
 MEAN = (0.485, 0.456, 0.406)  # pycls: RGB, in [0, 1]
 STANDARD_DEVIATION = (0.229, 0.224, 0.225)  # pycls
@@ -71,7 +70,7 @@ def recipe(config: Config) -> Recipe:
                 "class, in the order of `class_names`.",
             )
         },
-        panels=panels,
+        panels=predictions,
         statistics_examples=config.statistics_examples,
     )
 
@@ -163,14 +162,3 @@ def build_regnety(config: Config) -> keras.Model:
         name="head_fc",
     )(x)
     return keras.Model(image, logit, name="regnety")
-
-
-def panels(batch, outputs, class_names):
-    """Pictures with what they were taken for, and for what they are where that differs."""
-    images = np.clip(np.asarray(batch["image"][:16], np.float32) / 255.0, 0, 1)
-    captions = []
-    for label, probability in zip(batch["label"], outputs["probability"], strict=True):
-        guess = int(np.argmax(probability))
-        text = f"{class_names[guess]} {probability[guess]:.0%}"
-        captions.append(text if guess == label else f"{text}, is {class_names[int(label)]}")
-    return [Panel("Predictions on the evaluation split", images, tuple(captions[: len(images)]))]

@@ -1,0 +1,1 @@
+"""What happens to pictures in tf.data: crops used by two models or more."""
