@@ -9,6 +9,7 @@ import signal
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 import docstring_parser
@@ -36,13 +37,15 @@ def run(
     returns go to the file named there, where KFP and Vertex AI read them.
 
     The exit code is 0 when the step is done, 2 for what the caller can mend, 75 for what may work
-    when tried again, 130 after Ctrl-C, and 1 with a traceback for anything else.
+    when tried again, 130 after Ctrl-C, and 1 with a traceback for anything else. SIGTERM, with
+    which machines are taken away, means 75 as well, unless the step is done and about to leave.
 
     Args:
         function: the step: strings, numbers and mappings in, metadata of its outputs back.
         arguments: the command line; that of the process where it is None.
     """
     imports.end()
+    signal.signal(signal.SIGTERM, _terminate)
     values = vars(_parser(function).parse_args(arguments))
     executor_input = values.pop("executor_input")
     try:
@@ -50,11 +53,24 @@ def run(
     except (UserError, TryAgain) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except _Terminated:
+        print("error: SIGTERM came before the step was done; do it again.", file=sys.stderr)
+        sys.exit(TryAgain.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if executor_input is not None:
         _write_executor_output(executor_input["outputs"], metadata or {})
     sys.exit(0)
+
+
+class _Terminated(BaseException):
+    """The process was asked to end."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # once is enough: what ends now is not to be cut short
+    raise _Terminated
 
 
 def _parser(function: Callable[..., Any]) -> argparse.ArgumentParser:

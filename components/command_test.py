@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from typing import Any
 
 import pytest
@@ -30,8 +35,12 @@ called: list[tuple[Any, ...]] = []
 
 def leave(function: Any, *arguments: str) -> Any:
     called.clear()
-    with pytest.raises(SystemExit) as leaving:
-        command.run(function, arguments)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as leaving:
+            command.run(function, arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return leaving.value.code
 
 
@@ -143,3 +152,33 @@ def test_a_signature_that_no_command_line_can_fill_is_refused():
 
     with pytest.raises(TypeError, match="bytes"):
         command.run(takes_bytes, [])
+
+
+def test_a_step_that_is_asked_to_end_can_be_tried_again(capsys: Any) -> None:
+    def wait() -> None:
+        """Waits."""
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # who asks twice does not disturb what ends
+            called.append(())
+
+    assert leave(wait) == 75
+    assert called == [()]
+    assert "SIGTERM came before the step was done; do it again." in capsys.readouterr().err
+
+
+# A step that is asked to end when it is done and its process takes its time to leave.
+DONE = """
+import atexit, os, signal
+from components import command
+def step() -> None:
+    "Does nothing."
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+command.run(step, [])
+"""
+
+
+def test_a_step_that_is_done_stays_done() -> None:
+    assert subprocess.run([sys.executable, "-c", DONE], check=False).returncode == 0
