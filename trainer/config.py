@@ -109,15 +109,23 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
         if kind is str:
             return str(value)
         if origin is tuple:
-            parsed = ast.literal_eval(value) if isinstance(value, str) else value
-            items = parsed if isinstance(parsed, list | tuple) else (parsed,)
-            return tuple(_convert(key, item, arguments[0]) for item in items)
+            return tuple(_convert(key, item, arguments[0]) for item in _items(value))
     except (ValueError, SyntaxError, TypeError):
         pass
     else:
         raise TypeError(f"Config field {key!r} has a type that settings cannot express: {kind}.")
     name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
     raise UserError(f"{key} must be of type {name}; got {value!r}.")
+
+
+def _items(value: Any) -> list[Any] | tuple[Any, ...]:
+    """What a tuple is made of: of `1,2`, `(1, 2)` and `[1, 2]`, and of names as in `a,b`."""
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            return [name.strip() for name in value.split(",")]
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _boolean(value: Any) -> bool:

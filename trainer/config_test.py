@@ -15,6 +15,7 @@ class Config:
     flip: bool = True
     widths: tuple[int, ...] = (4, 2)
     clip: float | None = None
+    sides: tuple[Literal["left", "right"], ...] = ("left",)
     num_classes: int = 10
 
     def suited_to(self, facts: DatasetFacts) -> dict[str, object]:
@@ -29,8 +30,18 @@ def test_text_becomes_the_type_of_its_field() -> None:
         "flip": "false",
         "widths": "8,4,2",
         "clip": "0.5",
+        "sides": "right, left",
     }
-    assert with_settings(Config(), text) == Config("large", 1000, 1e-3, False, (8, 4, 2), 0.5)
+    wanted = Config("large", 1000, 1e-3, False, (8, 4, 2), 0.5, ("right", "left"))
+    assert with_settings(Config(), text) == wanted
+
+
+def test_tuples_may_be_written_in_several_ways() -> None:
+    for text in ("right", "('right',)", "['right']", ["right"], ("right",)):
+        assert with_settings(Config(), {"sides": text}).sides == ("right",)
+    assert with_settings(Config(), {"widths": "()"}).widths == ()
+    with pytest.raises(UserError, match="sides must be one of left, right; got 'top'"):
+        with_settings(Config(), {"sides": "left,top"})
 
 
 def test_what_json_gives_back_is_the_same_config() -> None:

@@ -1,0 +1,1 @@
+"""Training batch normalisation and nothing else."""
