@@ -23,6 +23,7 @@ class Measurement:
         date: day of the measurement, such as "2026-11-20".
         commit: the state of this repository.
         command: what to type to measure it again.
+        minutes: what the command took on that hardware, which may have had other work to do.
         unit: unit of a metric that the paper does not publish, such as "%".
     """
 
@@ -34,6 +35,7 @@ class Measurement:
     date: str
     commit: str
     command: str
+    minutes: float
     unit: str = ""
 
 

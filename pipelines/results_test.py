@@ -9,7 +9,7 @@ PUBLISHED = Result("accuracy", 70.3, "ImageNet", "Table 1", "%", variant="200MF"
 
 def measured(value, date="2026-11-20", dataset="CIFAR-10", metric="accuracy", unit="", **settings):
     return Measurement(
-        metric, value, dataset, settings, "2 cores", date, "abc", "paper2hub run", unit
+        metric, value, dataset, settings, "2 cores", date, "abc", "paper2hub run", 25.0, unit
     )
 
 

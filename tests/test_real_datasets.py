@@ -227,6 +227,19 @@ def test_animals_of_tux_paint(real: Callable[[str], Path], tmp_path: Path) -> No
     assert manifest.class_names[flamingo["label"]] == "birds"
 
 
+@pytest.mark.slow
+def test_classes_of_tux_paint(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    try:
+        fetch.tuxpaint_classes(root, train=2, validation=1)
+    except fetch.Unreachable as error:
+        pytest.skip(str(error))
+    manifest, examples = stored(root, tmp_path / "examples", "image_folder")
+    assert len(manifest.class_names) == 200
+    assert counts(examples) == {"train": 400, "validation": 200}
+    assert all(pixels(example["image"]).shape == (64, 64, 3) for example in all_of(examples))
+
+
 def cached(folder: Path, kind: str, content: bytes) -> fetch.Package:
     """A package that is in the cache already."""
     package = fetch.Package(kind, "@a/b", "1.0", hashlib.sha256(content).hexdigest())

@@ -2,7 +2,13 @@
 
 import tensorflow as tf
 
+from trainer.augmentation.affine import random_affine
 from trainer.models.autoencoder.config import Config
+
+# Ours, for a distortion of 1.
+ROTATION = 5.0  # degrees
+ZOOM = 0.05
+SHIFT = 0.5  # pixels
 
 
 def preprocessing_fn(inputs, config: Config):
@@ -25,3 +31,27 @@ def preprocessing_fn(inputs, config: Config):
 
     image = tf.map_fn(decode, inputs["image"], fn_output_signature=tf.float32)
     return {"image": tf.ensure_shape(image, (None, size, size, 1))}
+
+
+def augment(example, seed, config: Config):
+    """A digit slightly turned, zoomed and moved.
+
+    Args:
+        example: `image`, float32 [size, size, 1] in [0, 1].
+        seed: int32 [2]; the same seed gives the same picture.
+        config: decides how far.
+
+    Returns:
+        `image`, of the same form.
+    """
+    if not config.distortion:
+        return example
+    image = random_affine(
+        example["image"],
+        seed,
+        rotation=ROTATION * config.distortion,
+        zoom=ZOOM * config.distortion,
+        shift=SHIFT * config.distortion / config.image_size,
+        fill="NEAREST",
+    )
+    return {**example, "image": image}

@@ -1,0 +1,1 @@
+"""A small ResNet for Tiny ImageNet, trained at changing sizes."""
