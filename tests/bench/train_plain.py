@@ -229,10 +229,12 @@ def dcgan(config: Any) -> list[Player]:
         logit = discriminated(operations, weights, image, measured)
         return operations.mean(operations.softplus(-logit)), measured
 
-    adam = Adam(lambda *_: config.learning_rate, config.momentum, 1e-8)
+    def adam(rate: float) -> Adam:
+        return Adam(lambda *_: rate, config.momentum, 1e-8)
+
     return [
-        Player(discriminator_loss, "discriminator/", adam),
-        Player(generator_loss, "generator/", adam),
+        Player(discriminator_loss, "discriminator/", adam(config.discriminator_learning_rate)),
+        Player(generator_loss, "generator/", adam(config.learning_rate)),
         *([judge()] if config.num_classes else []),
     ]
 

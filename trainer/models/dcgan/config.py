@@ -47,7 +47,8 @@ class Config:
         channels: 1 for grey pictures, 3 for colour.
         width: channels of the largest maps; they double with each halving of the side.
         kernel_size: side of the convolutions' kernels.
-        learning_rate: of Adam, for both players.
+        learning_rate: of Adam, for the generator.
+        discriminator_learning_rate: of Adam, for the discriminator.
         momentum: Adam's first decay.
         num_classes: classes that the judge tells apart; 0 where pictures have no label.
         batch_size: pictures per step.
@@ -61,6 +62,7 @@ class Config:
     width: int = 128  # figure 1: 128 maps of 32 x 32 up to 1024 of 4 x 4
     kernel_size: int = 4  # the authors' code in Torch; figure 1 shows 5
     learning_rate: float = 2e-4  # section 4
+    discriminator_learning_rate: float = 2e-4  # section 4
     momentum: float = 0.5  # section 4
     num_classes: int = 0
     batch_size: int = 128  # section 4

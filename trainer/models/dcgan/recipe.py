@@ -42,8 +42,8 @@ def recipe(config: Config) -> Recipe:
         drawn = generator(batch["generator_noise"], training=True)
         return adversarial.generator_loss(discriminator(drawn, training=True))
 
-    def optimizer():
-        return keras.optimizers.Adam(config.learning_rate, beta_1=config.momentum, epsilon=1e-8)
+    def adam(learning_rate):
+        return keras.optimizers.Adam(learning_rate, beta_1=config.momentum, epsilon=1e-8)
 
     def generate(noise):
         return {"image": (as_float(generator(noise, training=False)) + 1.0) / 2.0}
@@ -56,8 +56,8 @@ def recipe(config: Config) -> Recipe:
         return outputs
 
     updates = [
-        Update(discriminator_loss, {"discriminator": optimizer()}),
-        Update(generator_loss, {"generator": optimizer()}),
+        Update(discriminator_loss, {"discriminator": adam(config.discriminator_learning_rate)}),
+        Update(generator_loss, {"generator": adam(config.learning_rate)}),
     ]
     if config.num_classes:
         shape = (config.image_size, config.image_size, config.channels)

@@ -168,7 +168,7 @@ def test_losses_and_pictures_are_float32_in_mixed_precision(mixed_precision: Non
 
 def test_it_learns_what_pictures_look_like() -> None:
     # All real pictures are white on the left and black on the right.
-    config = dataclasses.replace(TINY, learning_rate=2e-3)
+    config = dataclasses.replace(TINY, learning_rate=2e-3, discriminator_learning_rate=2e-3)
     ours = recipe(config)
     image = np.zeros((16, 28, 28, 1), np.uint8)
     image[:, :, :14] = 255
