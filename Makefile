@@ -27,8 +27,8 @@ demo: setup  ## run the main job: 5,000 real digits to an exported autoencoder
 test: setup  ## all tests but the slow ones and those that need Docker
 	$(VENV)/bin/python -m pytest -m "not slow and not docker"
 
-test-slow: setup  ## the tests that take minutes, on data fetched by package name
-	$(VENV)/bin/python -m pytest -m slow
+test-slow: setup  ## the tests that take minutes, on fetched data; none begins after TESTS_UNTIL
+	$(VENV)/bin/python -m pytest -p tests.deadline -m slow
 
 lint: setup  ## format, lint and types
 	$(VENV)/bin/ruff format --check .
