@@ -35,8 +35,9 @@ class Config:
         learning_rate: first learning rate of Adam; falls to 0 along half a cosine.
         batch_size: pictures per step.
         epochs: passes over the training pictures.
-        distortion: how far training pictures are turned, zoomed and moved at random: by up to 5
-            degrees, a twentieth and half a pixel where it is 1; 0 for not at all.
+        distortion: how far half of the training pictures, others in each epoch, are turned, zoomed
+            and moved at random: by up to 5 degrees, a twentieth and half a pixel where it is 1; 0
+            for not at all.
         train_examples: pictures in the training split; decides the length of the schedule.
         seed: decides initial weights and the order of the pictures.
     """
