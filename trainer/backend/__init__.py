@@ -6,7 +6,9 @@ Both modules offer the same names:
 - `compile_predict(recipe, function)`: a function of a batch, compiled, from NumPy to NumPy;
 - `compile_statistics(recipe, layers)`: what batch normalisation measures on a batch, compiled;
 - `has_grouped_convolution(dtype)`, `grouped_convolution(…)`: the backend's own, where it is fast;
-- `fused_batch_normalization(…)`: in one operation, or None where the compiler makes one of it.
+- `fused_batch_normalization(…)`: in one operation, or None where the compiler makes one of it;
+- `call_host(function, shapes, dtype, *arguments)`: what a function makes of NumPy arrays, from
+  inside a step; several arrays of one dtype.
 """
 
 import importlib

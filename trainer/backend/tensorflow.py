@@ -460,6 +460,12 @@ def _normalize_together(replica, inputs, gamma, beta, epsilon):
     return tf.cast(outputs, inputs.dtype), mean, variance
 
 
+def call_host(function, shapes, dtype: str, *arguments):
+    """What a function makes of NumPy arrays, from inside a step: arrays of these shapes."""
+    results = tf.numpy_function(function, arguments, [tf.as_dtype(dtype)] * len(shapes))
+    return [tf.ensure_shape(r, shape) for r, shape in zip(results, shapes, strict=True)]
+
+
 def compile_predict(recipe: Recipe, function):
     """`function` of a batch as one compiled graph, from NumPy arrays to NumPy arrays."""
     compiled = tf.function(function, reduce_retracing=True, autograph=False)

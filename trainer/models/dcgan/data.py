@@ -1,8 +1,6 @@
 """What happens to a picture before DCGAN sees it."""
 
-import tensorflow as tf
-
-from trainer.errors import UserError
+from trainer.augmentation.squares import labelled_squares
 from trainer.models.dcgan.config import Config
 
 STORED_AS = {"image": "uint8"}
@@ -24,29 +22,4 @@ def preprocessing_fn(inputs, config: Config):
     Raises:
         UserError: there are classes, but no label for each picture.
     """
-    size, channels = config.image_size, config.channels
-    if config.num_classes and "label" not in inputs:
-        raise UserError(
-            f"Pictures of {config.num_classes} classes must have a label each for the classes to "
-            f"be counted; these have {', '.join(sorted(inputs))}. Set num_classes=0."
-        )
-
-    def decode(encoded):
-        image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-        image = central_square(tf.ensure_shape(image, (None, None, channels)))
-        image = tf.image.resize(image, (size, size), antialias=True)
-        return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
-
-    image = tf.map_fn(decode, inputs["image"], fn_output_signature=tf.uint8)
-    image = tf.ensure_shape(image, (None, size, size, channels))
-    # Widened at the very end, where preprocess can leave it out again.
-    outputs = {"image": tf.cast(image, tf.int64)}
-    return {**outputs, "label": inputs["label"]} if config.num_classes else outputs
-
-
-def central_square(image):
-    """The largest square in the middle of a picture [height, width, channels]."""
-    height, width = tf.shape(image)[0], tf.shape(image)[1]
-    side = tf.minimum(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
+    return labelled_squares(inputs, config.image_size, config.channels, config.num_classes)

@@ -10,14 +10,12 @@ import keras
 from keras import layers, ops
 from keras.initializers import RandomNormal
 
+from trainer.generators.drawing import drawing, standardise
 from trainer.layers.batch_normalization import BatchNormalization
 from trainer.losses import adversarial
 from trainer.losses.adversarial import as_float
-from trainer.metrics.class_coverage import ClassCoverage, build_judge, cross_entropy
-from trainer.metrics.frechet import FrechetDistance
-from trainer.metrics.nearest import panels
 from trainer.models.dcgan.config import Config
-from trainer.recipe import Recipe, Signature, Update
+from trainer.recipe import Recipe, Update
 
 SLOPE = 0.2  # section 4: of LeakyReLU
 DEVIATION = 0.02  # section 4: of initial weights
@@ -45,61 +43,20 @@ def recipe(config: Config) -> Recipe:
     def adam(learning_rate):
         return keras.optimizers.Adam(learning_rate, beta_1=config.momentum, epsilon=1e-8)
 
-    def generate(noise):
-        return {"image": (as_float(generator(noise, training=False)) + 1.0) / 2.0}
+    def draw(noise):
+        return (as_float(generator(noise, training=False)) + 1.0) / 2.0
 
-    def predict(batch):
-        outputs = generate(batch["noise"])
-        if config.num_classes:
-            outputs["generated_probability"] = judged(2.0 * outputs["image"] - 1.0)
-            outputs["real_probability"] = judged(standardise(batch["image"]))
-        return outputs
-
-    updates = [
-        Update(discriminator_loss, {"discriminator": adam(config.discriminator_learning_rate)}),
-        Update(generator_loss, {"generator": adam(config.learning_rate)}),
-    ]
-    if config.num_classes:
-        shape = (config.image_size, config.image_size, config.channels)
-        judge = networks["judge"] = build_judge(shape, config.num_classes, config.seed)
-
-        def judge_loss(batch):
-            return cross_entropy(judge, standardise(batch["image"]), batch["label"])
-
-        def judged(image):
-            return ops.softmax(as_float(judge(image, training=False)))
-
-        updates.append(Update(judge_loss, {"judge": keras.optimizers.Adam(1e-3)}))
-    return Recipe(
-        networks=networks,
-        updates=updates,
-        predict=predict,
-        metrics=lambda class_names: [
-            FrechetDistance(),
-            *([ClassCoverage(class_names)] if config.num_classes else []),
+    return drawing(
+        config,
+        networks,
+        updates=[
+            Update(discriminator_loss, {"discriminator": adam(config.discriminator_learning_rate)}),
+            Update(generator_loss, {"generator": adam(config.learning_rate)}),
         ],
-        signatures={
-            "generate": Signature(
-                generate,
-                {"noise": keras.KerasTensor((None, config.noise_size))},
-                f"{config.noise_size} numbers drawn from a standard normal distribution, and out "
-                f"comes a picture (`image`) of {config.image_size} x {config.image_size} pixels "
-                "with values in [0, 1].",
-            )
-        },
-        panels=panels,
+        draw=draw,
         noise={"noise": (config.noise_size,), "generator_noise": (config.noise_size,)},
-        samples=lambda batch: {"Samples": generate(batch["noise"])["image"]},
-        examples_in_training=1_000,
-        statistics_examples=2_000,
-        best_by="frechet_distance_mobilenetv2",
-        lowest_is_best=True,
+        channels=config.channels,
     )
-
-
-def standardise(image):
-    """Pictures 0 to 255, any dtype, become [-1, 1], the range of tanh."""
-    return as_float(image) / 127.5 - 1.0
 
 
 def build_generator(config: Config) -> keras.Model:

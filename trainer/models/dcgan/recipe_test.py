@@ -10,8 +10,9 @@ import pytest
 from trainer import backend
 from trainer.config import DatasetFacts, suited_to, with_settings
 from trainer.errors import UserError
+from trainer.generators.drawing import standardise
 from trainer.models.dcgan.config import TINY, Config
-from trainer.models.dcgan.recipe import build_discriminator, build_generator, recipe, standardise
+from trainer.models.dcgan.recipe import build_discriminator, build_generator, recipe
 from trainer.recipe import Recipe
 
 

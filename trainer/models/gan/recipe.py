@@ -11,15 +11,13 @@ import keras
 from keras import layers, ops
 from keras.initializers import HeNormal, RandomUniform
 
+from trainer.generators.drawing import drawing
 from trainer.layers.batch_normalization import BatchNormalization
 from trainer.losses import adversarial
 from trainer.losses.adversarial import as_float
-from trainer.metrics.class_coverage import ClassCoverage, build_judge, cross_entropy
-from trainer.metrics.frechet import FrechetDistance
-from trainer.metrics.nearest import panels
 from trainer.metrics.parzen import ParzenWindow
 from trainer.models.gan.config import Config
-from trainer.recipe import Recipe, Signature, Update
+from trainer.recipe import Recipe, Update
 
 RANGE = 0.05  # mnist.yaml: of the generator's initial weights; the discriminator's are ours
 MOMENTUM, EPSILON = 0.9, 1e-5  # ours: batch normalisation
@@ -51,50 +49,14 @@ def recipe(config: Config) -> Recipe:
     def adam(learning_rate):
         return keras.optimizers.Adam(learning_rate, beta_1=config.momentum, epsilon=1e-8)
 
-    def generate(noise):
-        return {"image": as_float(generator(noise, training=False))}
-
-    def predict(batch):
-        outputs = generate(batch["noise"])
-        if config.num_classes:
-            outputs["generated_probability"] = judged(outputs["image"])
-            outputs["real_probability"] = judged(unit(batch["image"]))
-        return outputs
-
-    updates = [
-        Update(discriminator_loss, {"discriminator": adam(config.discriminator_learning_rate)}),
-        Update(generator_loss, {"generator": adam(config.learning_rate)}),
-    ]
-    if config.num_classes:
-        shape = (config.image_size, config.image_size, 1)
-        judge = networks["judge"] = build_judge(shape, config.num_classes, config.seed)
-
-        def judge_loss(batch):
-            return cross_entropy(judge, 2.0 * unit(batch["image"]) - 1.0, batch["label"])
-
-        def judged(image):
-            return ops.softmax(as_float(judge(2.0 * image - 1.0, training=False)))
-
-        updates.append(Update(judge_loss, {"judge": keras.optimizers.Adam(1e-3)}))
-    return Recipe(
-        networks=networks,
-        updates=updates,
-        predict=predict,
-        metrics=lambda class_names: [
-            ParzenWindow(),
-            FrechetDistance(),
-            *([ClassCoverage(class_names)] if config.num_classes else []),
+    return drawing(
+        config,
+        networks,
+        updates=[
+            Update(discriminator_loss, {"discriminator": adam(config.discriminator_learning_rate)}),
+            Update(generator_loss, {"generator": adam(config.learning_rate)}),
         ],
-        signatures={
-            "generate": Signature(
-                generate,
-                {"noise": keras.KerasTensor((None, config.noise_size))},
-                f"{config.noise_size} numbers drawn from a standard normal distribution, and out "
-                f"comes a grey picture (`image`) of {config.image_size} x {config.image_size} "
-                "pixels with values in [0, 1].",
-            )
-        },
-        panels=panels,
+        draw=lambda noise: generator(noise, training=False),
         noise={
             "noise": (config.noise_size,),
             "generator_noise": (config.noise_size,),
@@ -102,11 +64,7 @@ def recipe(config: Config) -> Recipe:
             "generated_dropout": (dropped,),
             "generator_dropout": (dropped,),
         },
-        samples=lambda batch: {"Samples": generate(batch["noise"])["image"]},
-        examples_in_training=1_000,
-        statistics_examples=2_000,
-        best_by="frechet_distance_mobilenetv2",
-        lowest_is_best=True,
+        metrics=(ParzenWindow,),
     )
 
 

