@@ -296,6 +296,11 @@ class Stamp:
     pixels: np.ndarray
     caption: str
 
+    def generator(self) -> np.random.Generator:
+        """Random numbers of its own, the same each time."""
+        digest = hashlib.sha256(self.name.encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
     @property
     def photo(self) -> bool:
         """Whether it has as many colours as photos have (8,000: ours)."""
@@ -336,8 +341,7 @@ def composed(stamp: Stamp, backgrounds: list[np.ndarray]) -> tuple[np.ndarray, n
         The picture, uint8 [300, 400, 3] or [400, 300, 3], and where the stamp is, bool
         [height, width].
     """
-    seed = int.from_bytes(hashlib.sha256(stamp.name.encode()).digest()[:8], "big")
-    generator = np.random.default_rng(seed)
+    generator = stamp.generator()
     height, width = generator.permutation(_CANVAS).tolist()
     photo = backgrounds[generator.integers(len(backgrounds))]
     top, left = generator.integers([photo.shape[0] - height + 1, photo.shape[1] - width + 1])
@@ -425,8 +429,7 @@ def tuxpaint_classes(root: Path, train: int = 50, validation: int = 10) -> None:
     }
     with whole_folder(root) as folder:
         for stamp in chosen:
-            seed = int.from_bytes(hashlib.sha256(stamp.name.encode()).digest()[:8], "big")
-            generator = np.random.default_rng(seed)
+            generator = stamp.generator()
             whole = Image.fromarray(stamp.pixels)
             whole.thumbnail((128, 128))
             for split, (count, backgrounds) in splits.items():

@@ -34,6 +34,11 @@ class DatasetFacts:
     shorter_side: int
     channels: int = 3
 
+    def batch_size_up_to(self, largest: int) -> int:
+        """The largest power of two that leaves 16 steps an epoch (ours), and at most `largest`."""
+        fitting = max(self.train_examples // 16, 1)
+        return min(largest, 1 << (fitting.bit_length() - 1))
+
 
 def with_settings(config: C, settings: Mapping[str, Any]) -> C:
     """The config with some fields replaced; text is converted to each field's type.

@@ -81,6 +81,13 @@ def test_the_dataset_decides_what_is_not_set_by_hand() -> None:
     assert suited_to(Config(num_classes=7), facts, {"num_classes": "7"}).num_classes == 7
 
 
+@pytest.mark.parametrize(
+    ("examples", "size"), [(0, 1), (16, 1), (47, 2), (64, 4), (2047, 64), (2048, 128), (10**6, 128)]
+)
+def test_batches_are_powers_of_two_that_leave_16_steps_an_epoch(examples: int, size: int) -> None:
+    assert DatasetFacts((), examples, 32).batch_size_up_to(128) == size
+
+
 def test_pairs_must_have_a_key_and_a_value() -> None:
     assert parse_settings(["epochs=2", "note = a=b"]) == {"epochs": "2", "note": "a=b"}
     for wrong in ("epochs", "=2"):

@@ -229,14 +229,7 @@ def dcgan(config: Any) -> list[Player]:
         logit = discriminated(operations, weights, image, measured)
         return operations.mean(operations.softplus(-logit)), measured
 
-    def adam(rate: float) -> Adam:
-        return Adam(lambda *_: rate, config.momentum, 1e-8)
-
-    return [
-        Player(discriminator_loss, "discriminator/", adam(config.discriminator_learning_rate)),
-        Player(generator_loss, "generator/", adam(config.learning_rate)),
-        *([judge()] if config.num_classes else []),
-    ]
+    return adversaries(config, discriminator_loss, generator_loss)
 
 
 def gan(config: Any) -> list[Player]:
@@ -289,6 +282,12 @@ def gan(config: Any) -> list[Player]:
         image = drawn(operations, weights, batch["generator_noise"], measured)
         logit = discriminated(operations, weights, image, batch["generator_dropout"])
         return operations.mean(operations.softplus(-logit)), measured
+
+    return adversaries(config, discriminator_loss, generator_loss)
+
+
+def adversaries(config: Any, discriminator_loss: Loss, generator_loss: Loss) -> list[Player]:
+    """Who discriminates and who draws, and the judge where there are classes."""
 
     def adam(rate: float) -> Adam:
         return Adam(lambda *_: rate, config.momentum, 1e-8)

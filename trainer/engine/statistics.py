@@ -33,7 +33,9 @@ class StatisticsMeter:
         self._measure = backend.current().compile_statistics(recipe, self.layers)
 
     def __call__(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Measures on the batches and assigns the averages."""
+        """Measures on the batches and assigns the averages; reads none if nobody needs them."""
+        if not self.layers:
+            return
         kept = [(v, keras.ops.convert_to_numpy(v)) for v in (*self._seeds, *self._others)]
         momenta = [layer.momentum for layer in self.layers]
         sums: list[np.ndarray] | None = None

@@ -38,6 +38,18 @@ def test_statistics_are_the_averages_over_the_batches() -> None:
         np.testing.assert_array_equal(before, now)
 
 
+def test_without_batch_normalisation_no_batch_is_read() -> None:
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense")])
+
+    def loss(batch):
+        return keras.ops.mean(network(batch["image"]))
+
+    update = Update(loss, {"network": keras.optimizers.SGD(1.0)})
+    batches = iter([{"image": np.zeros((8, 2), np.float32)}])
+    StatisticsMeter(Recipe({"network": network}, [update], lambda batch: batch, {}))(batches)
+    assert len(list(batches)) == 1
+
+
 def test_without_batches_nothing_changes() -> None:
     recipe, layer = make()
     StatisticsMeter(recipe)([])

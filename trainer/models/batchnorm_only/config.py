@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
 from trainer.paper import Paper, Result
@@ -140,7 +139,7 @@ class Config:
         """
         large = architecture(self.variant).large
         size, batch, rate = (224, 1024, 0.4) if large else (32, 128, 0.1)
-        fitting = min(batch, 2 ** int(math.log2(max(facts.train_examples // 16, 1))))
+        fitting = facts.batch_size_up_to(batch)
         decided = {
             "num_classes": len(facts.class_names),
             "train_examples": facts.train_examples,

@@ -12,11 +12,11 @@ from keras import layers, ops
 from keras.initializers import RandomNormal, RandomUniform
 from keras.optimizers.schedules import PiecewiseConstantDecay
 
+from trainer.classifiers.classifying import classifying, weight_decay
 from trainer.layers.batch_normalization import BatchNormalization
-from trainer.metrics.classification import Classification, predictions
 from trainer.models.batchnorm_only.config import Config, architecture
 from trainer.models.batchnorm_only.partial import PartlyTrainedConv2D
-from trainer.recipe import Recipe, Signature, Update
+from trainer.recipe import Recipe
 from trainer.schedules.warm_up import LinearWarmUp
 
 MEAN = (0.485, 0.456, 0.406)  # open_lth: RGB, in [0, 1], for CIFAR-10 too
@@ -30,44 +30,19 @@ DISABLED = 0.01  # ours: a feature with a smaller scale adds nothing to the next
 def recipe(config: Config) -> Recipe:
     """One network, one loss: cross-entropy with L2 on what is trained."""
     network = build_network(config)
-    trained = [trained_part(layer) for layer in network.layers]
 
-    def logit_of(image, training):
-        return ops.cast(network(normalise(image), training=training), keras.config.floatx())
-
-    def loss(batch):
-        logit = logit_of(batch["image"], training=True)
-        label = batch["label"]
-        cross_entropy = ops.mean(
-            ops.sparse_categorical_crossentropy(label, logit, from_logits=True)
-        )
-        # PyTorch's weight decay adds w times the decay to the gradient: L2 with half of it.
-        squares = [ops.sum(ops.square(value)) for part in trained for value in part()]
-        decay = 0.5 * config.weight_decay * ops.sum(ops.stack(squares))
-        hit = ops.cast(ops.equal(ops.argmax(logit, axis=-1), label), "float32")
-        return cross_entropy + decay, {
-            "cross_entropy": cross_entropy,
-            "training_accuracy": ops.mean(hit),
-        }
-
-    def classify(image):
-        return {"probability": ops.softmax(logit_of(image, training=False))}
+    def penalty():
+        trained = [value for layer in network.layers for value in trained_values(layer)]
+        return weight_decay(trained, config.weight_decay)
 
     optimizer = keras.optimizers.SGD(rate(config), momentum=config.momentum)
-    return Recipe(
-        networks={"resnet": network},
-        updates=[Update(loss, {"resnet": optimizer})],
-        predict=lambda batch: classify(batch["image"]),
-        metrics=lambda class_names: [Classification(class_names), DisabledFeatures(network)],
-        signatures={
-            "classify": Signature(
-                classify,
-                {"image": keras.KerasTensor((None, config.image_size, config.image_size, 3))},
-                "An RGB picture with values in [0, 255], and out comes the `probability` of each "
-                "class, in the order of `class_names`.",
-            )
-        },
-        panels=predictions,
+    return classifying(
+        config,
+        network,
+        optimizer,
+        normalise,
+        penalty,
+        metrics=[lambda: DisabledFeatures(network)],
     )
 
 
@@ -185,11 +160,11 @@ def build_network(config: Config) -> keras.Model:
     return keras.Model(image, logit, name="resnet")
 
 
-def trained_part(layer: keras.Layer):
-    """What of a layer is trained, as a function of no arguments that returns tensors."""
+def trained_values(layer: keras.Layer) -> list:
+    """What of a layer is trained, as tensors."""
     if isinstance(layer, PartlyTrainedConv2D):
-        return lambda: [layer.trained_weights()]
-    return lambda: list(layer.trainable_variables)
+        return [layer.trained_weights()]
+    return list(layer.trainable_variables)
 
 
 def trained_parameters(network: keras.Model) -> int:

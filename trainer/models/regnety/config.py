@@ -124,12 +124,11 @@ class Config:
         an epoch at 1,024 gets smaller batches (the learning rate follows the batch).
         """
         size = min(224, facts.shorter_side or 224)
-        fitting = max(facts.train_examples // 16, 1)
         return {
             "num_classes": len(facts.class_names),
             "train_examples": facts.train_examples,
             "image_size": size,
-            "batch_size": min(1024, 2 ** int(math.log2(fitting))),
+            "batch_size": facts.batch_size_up_to(1024),
         }
 
 

@@ -10,12 +10,12 @@ import keras
 from keras import layers, ops
 from keras.initializers import RandomNormal, RandomUniform
 
+from trainer.classifiers.classifying import classifying, weight_decay
 from trainer.layers.batch_normalization import BatchNormalization
 from trainer.layers.grouped_convolution import GroupedConv2D
-from trainer.metrics.classification import Classification, predictions
 from trainer.models.regnety.config import Config, stages
 from trainer.models.regnety.schedule import EpochCosine
-from trainer.recipe import Recipe, Signature, Update
+from trainer.recipe import Recipe
 
 MEAN = (0.485, 0.456, 0.406)  # pycls: RGB, in [0, 1]
 STANDARD_DEVIATION = (0.229, 0.224, 0.225)  # pycls
@@ -27,29 +27,6 @@ EPSILON, MOMENTUM = 1e-5, 0.9  # pycls: batch normalisation (PyTorch's momentum 
 def recipe(config: Config) -> Recipe:
     """One network, one loss: cross-entropy with L2 on everything."""
     network = build_regnety(config)
-
-    def logit_of(image, training):
-        # Whatever the network computes in: a softmax of a thousand classes needs the precision.
-        return ops.cast(network(normalise(image), training=training), keras.config.floatx())
-
-    def loss(batch):
-        logit = logit_of(batch["image"], training=True)
-        label = batch["label"]
-        cross_entropy = ops.mean(
-            ops.sparse_categorical_crossentropy(label, logit, from_logits=True)
-        )
-        # PyTorch's weight decay adds w times the decay to the gradient: L2 with half of it.
-        squares = [ops.sum(ops.square(v)) for v in network.trainable_variables]
-        decay = 0.5 * config.weight_decay * ops.sum(ops.stack(squares))
-        hit = ops.cast(ops.equal(ops.argmax(logit, axis=-1), label), "float32")
-        return cross_entropy + decay, {
-            "cross_entropy": cross_entropy,
-            "training_accuracy": ops.mean(hit),
-        }
-
-    def classify(image):
-        return {"probability": ops.softmax(logit_of(image, training=False))}
-
     rate = EpochCosine(
         config.learning_rate * config.batch_size / 1024,
         config.epochs,
@@ -57,20 +34,12 @@ def recipe(config: Config) -> Recipe:
         max(config.train_examples // config.batch_size, 1),
     )
     optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=True)
-    return Recipe(
-        networks={"regnety": network},
-        updates=[Update(loss, {"regnety": optimizer})],
-        predict=lambda batch: classify(batch["image"]),
-        metrics=lambda class_names: [Classification(class_names)],
-        signatures={
-            "classify": Signature(
-                classify,
-                {"image": keras.KerasTensor((None, config.image_size, config.image_size, 3))},
-                "An RGB picture with values in [0, 255], and out comes the `probability` of each "
-                "class, in the order of `class_names`.",
-            )
-        },
-        panels=predictions,
+    return classifying(
+        config,
+        network,
+        optimizer,
+        normalise,
+        lambda: weight_decay(network.trainable_variables, config.weight_decay),
         statistics_examples=config.statistics_examples,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from trainer.paper import Paper, Result
 
@@ -79,11 +78,10 @@ class Config:
 
     def suited_to(self, facts):
         """What the dataset decides; a small one gets smaller batches, for 16 steps an epoch."""
-        fitting = 2 ** int(math.log2(max(facts.train_examples // 16, 1)))
         return {
             "num_classes": len(facts.class_names),
             "train_examples": facts.train_examples,
-            "batch_size": min(64, fitting),
+            "batch_size": facts.batch_size_up_to(64),
         }
 
 

@@ -3,14 +3,16 @@
 Source: https://github.com/Vishal-V/GSoC, tiny_imagenet_custom_resnet, the notebook's network.
 """
 
+import itertools
+
 import keras
 from keras import layers, ops
 from keras.optimizers.schedules import PolynomialDecay
 
+from trainer.classifiers.classifying import classifying
 from trainer.layers.batch_normalization import BatchNormalization
-from trainer.metrics.classification import Classification, predictions
 from trainer.models.tiny_resnet.config import BLOCKS, STEM, Config
-from trainer.recipe import Recipe, Signature, Update
+from trainer.recipe import Recipe
 
 EPSILON, MOMENTUM = 2e-5, 0.9  # the notebook's batch normalisation
 NARROWING = 4  # a block's channels over those of its middle convolution
@@ -21,42 +23,17 @@ def recipe(config: Config) -> Recipe:
     network = build_network(config)
     decays = [(v, decay_of(v.path, config)) for v in network.trainable_variables]
 
-    def logit_of(image, training):
-        image = ops.cast(image, keras.config.floatx()) / 255.0
-        return ops.cast(network(image, training=training), keras.config.floatx())
-
-    def loss(batch):
-        logit = logit_of(batch["image"], training=True)
-        label = batch["label"]
-        cross_entropy = ops.mean(
-            ops.sparse_categorical_crossentropy(label, logit, from_logits=True)
-        )
+    def penalty():
         squares = [decay * ops.sum(ops.square(v)) for v, decay in decays if decay]
-        hit = ops.cast(ops.equal(ops.argmax(logit, axis=-1), label), "float32")
-        return cross_entropy + ops.sum(ops.stack(squares)), {
-            "cross_entropy": cross_entropy,
-            "training_accuracy": ops.mean(hit),
-        }
-
-    def classify(image):
-        return {"probability": ops.softmax(logit_of(image, training=False))}
+        return ops.sum(ops.stack(squares))
 
     optimizer = keras.optimizers.Adam(rate(config), epsilon=config.epsilon)
-    return Recipe(
-        networks={"tiny_resnet": network},
-        updates=[Update(loss, {"tiny_resnet": optimizer})],
-        predict=lambda batch: classify(batch["image"]),
-        metrics=lambda class_names: [Classification(class_names)],
-        signatures={
-            "classify": Signature(
-                classify,
-                {"image": keras.KerasTensor((None, config.image_size, config.image_size, 3))},
-                "An RGB picture with values in [0, 255], and out comes the `probability` of each "
-                "class, in the order of `class_names`.",
-            )
-        },
-        panels=predictions,
-    )
+    return classifying(config, network, optimizer, normalise, penalty)
+
+
+def normalise(image):
+    """Pictures [batch, height, width, 3] in [0, 255] become [0, 1] in Keras's precision."""
+    return ops.cast(image, keras.config.floatx()) / 255.0
 
 
 def rate(config: Config):
@@ -82,26 +59,28 @@ def decay_of(path: str, config: Config) -> float:
 
 def build_network(config: Config) -> keras.Model:
     """Maps pictures [batch, height, width, 3] of any size, in [0, 1], to [batch, num_classes]."""
+    seeds = itertools.count(config.seed * 10_000, 2)
 
     def active(x, name):
         x = BatchNormalization(epsilon=EPSILON, momentum=MOMENTUM, name=f"{name}_bn")(x)
         return x, layers.ReLU(name=f"{name}_relu")(x)
 
     def convolution(x, width, name, stride=1, use_bias=False):
-        initial = keras.initializers.GlorotUniform(seed=seed_of(name, config))
+        initial = keras.initializers.GlorotUniform(next(seeds))
         return layers.Conv2D(
             width, 1, stride, use_bias=use_bias, kernel_initializer=initial, name=name
         )(x)
 
     def separable(x, width, name, stride=1):
+        seed = next(seeds)
         return layers.SeparableConv2D(
             width,
             3,
             stride,
             padding="same",
             use_bias=False,
-            depthwise_initializer=keras.initializers.GlorotUniform(seed_of(name, config)),
-            pointwise_initializer=keras.initializers.GlorotUniform(seed_of(name, config) + 1),
+            depthwise_initializer=keras.initializers.GlorotUniform(seed),
+            pointwise_initializer=keras.initializers.GlorotUniform(seed + 1),
             name=name,
         )(x)
 
@@ -131,21 +110,3 @@ def build_network(config: Config) -> keras.Model:
     x = convolution(x, config.num_classes, "output", use_bias=True)
     logit = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(image, logit, name="tiny_resnet")
-
-
-def seed_of(name: str, config: Config) -> int:
-    """The seed of a layer's first values: another one for each layer."""
-    return config.seed * 10_000 + 2 * NAMES.index(name)
-
-
-NAMES = (
-    *(f"stem_conv_{number}" for number in range(1, len(STEM) + 1)),
-    *(
-        f"s{i}_b{j}_{part}"
-        for i, (blocks, _) in enumerate(BLOCKS, start=1)
-        for j in range(1, blocks + 1)
-        for part in ("shortcut", "conv_1", "conv_2", "conv_3")
-    ),
-    "output",
-)
-"""Layers with random first values."""

@@ -1,0 +1,1 @@
+"""What networks that name the class of a picture have in common."""
