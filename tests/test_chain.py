@@ -82,10 +82,12 @@ def test_from_raw_files_to_an_export_that_answers(
     for file, digest in export["sha256"].items():
         assert sha256(tmp_path / "export" / file) == digest
     assert " answers: " in answer(str(tmp_path / "export"))
-    # The Keras file opens with nothing of ours registered: plain layers only.
-    network = keras.saving.load_model(tmp_path / "export" / "model.keras", compile=False)
-    for layer in network._flatten_layers():
-        assert type(layer).__module__.startswith("keras."), layer
+    # The Keras files, one for each network, open with nothing of ours registered: plain layers only.
+    files = list((tmp_path / "export").glob("*.keras"))
+    assert files
+    for file in files:
+        for layer in keras.saving.load_model(file, compile=False)._flatten_layers():
+            assert type(layer).__module__.startswith("keras."), layer
 
     paper, measured = load_paper(model), read_json(tmp_path / "evaluation" / "metrics.json")
     card = (tmp_path / "export" / "README.md").read_text(encoding="utf-8")

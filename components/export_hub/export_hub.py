@@ -36,6 +36,9 @@ from trainer.recipe import Recipe
 COMPARED_EXAMPLES = 32
 """Examples on which the export is compared with `predict` (ours)."""
 
+TRIED_SIZE = 64
+"""Side in pixels at which the Keras file of a network is tried that takes any (ours)."""
+
 
 def export_hub(
     model: str,
@@ -215,7 +218,9 @@ def _keras_difference(recipe: Recipe, file: Path) -> float:
     loaded = keras.saving.load_model(file, compile=False)
     random = np.random.default_rng(0)
     inputs = [
-        random.uniform(-1, 1, [2, *tensor.shape[1:]]).astype(tensor.dtype)
+        random.uniform(-1, 1, [2, *(n or TRIED_SIZE for n in tensor.shape[1:])]).astype(
+            tensor.dtype
+        )
         for tensor in network.inputs
     ]
     given = inputs if len(inputs) > 1 else inputs[0]
