@@ -448,7 +448,11 @@ def parity(
 def import_weights(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     file: Annotated[
-        Path, typer.Argument(help="The published checkpoint: .pth, .pyth, .pt or .safetensors.")
+        Path,
+        typer.Argument(
+            help="The published checkpoint, as torch.save or safetensors write it; or a folder "
+            "with one for each network."
+        ),
     ],
     source: Annotated[
         str, typer.Option("--from", metavar="FORMAT", help="Whose checkpoint it is, as in pycls.")

@@ -28,7 +28,7 @@ from trainer.catalog import load_recipe, model_part
 from trainer.data.manifest import read_manifest
 from trainer.engine import checkpoint
 from trainer.engine.evaluate import compile_predict
-from trainer.engine.input import Split
+from trainer.engine.input import Split, training_split
 from trainer.engine.train import train
 from trainer.recipe import Recipe, Update
 from trainer.training import Training
@@ -68,7 +68,7 @@ class Subject:
     def batches(self, config: Any, recipe: Recipe) -> Iterator[dict[str, np.ndarray]]:
         """The batches that a training sees, epoch after epoch, without end."""
         augment = getattr(model_part(self.model, "data"), "augment", None)
-        split = Split(self.examples, "train")
+        split = training_split(self.model, self.examples)
         for epoch in itertools.count():
             yield from split.shuffled(
                 config.batch_size,
@@ -223,7 +223,7 @@ def predictions_depend_on_noise(subject: Subject) -> list[str]:
 def a_training_cut_short_within_an_epoch_ends_as_if_it_were_not(subject: Subject) -> list[str]:
     """Stopped in the middle of its last epoch and called again, it leaves the same files."""
     config = model_part(subject.model, "config").TINY
-    of_an_epoch = Split(subject.examples, "train").examples // config.batch_size
+    of_an_epoch = training_split(subject.model, subject.examples).examples // config.batch_size
     steps = config.epochs * of_an_epoch
     stop = steps - (of_an_epoch + 1) // 2
     training = Training(save_seconds=0.0)

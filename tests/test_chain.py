@@ -82,7 +82,7 @@ def test_from_raw_files_to_an_export_that_answers(
     for file, digest in export["sha256"].items():
         assert sha256(tmp_path / "export" / file) == digest
     assert " answers: " in answer(str(tmp_path / "export"))
-    # The Keras files, one for each network, open with nothing of ours registered: plain layers only.
+    # The Keras files, one a network, open with nothing of ours registered: plain layers only.
     files = list((tmp_path / "export").glob("*.keras"))
     assert files
     for file in files:

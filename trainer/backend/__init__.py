@@ -8,7 +8,9 @@ Both modules offer the same names:
 - `has_grouped_convolution(dtype)`, `grouped_convolution(…)`: the backend's own, where it is fast;
 - `fused_batch_normalization(…)`: in one operation, or None where the compiler makes one of it;
 - `call_host(function, shapes, dtype, *arguments)`: what a function makes of NumPy arrays, from
-  inside a step; several arrays of one dtype.
+  inside a step; several arrays of one dtype;
+- `all_rows(value)`, `own_rows(value)`: from a device's part of a batch to the whole, and back, for
+  what must see every example.
 """
 
 import importlib

@@ -460,6 +460,23 @@ def _normalize_together(replica, inputs, gamma, beta, epsilon):
     return tf.cast(outputs, inputs.dtype), mean, variance
 
 
+def all_rows(value):
+    """The rows of the whole batch, of which a replica has a part."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return value
+    return replica.all_gather(value, axis=0)
+
+
+def own_rows(value):
+    """This replica's part of the rows of the whole batch."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return value
+    parts = tf.reshape(value, (replica.num_replicas_in_sync, -1, *value.shape[1:]))
+    return parts[tf.convert_to_tensor(replica.replica_id_in_sync_group)]
+
+
 def call_host(function, shapes, dtype: str, *arguments):
     """What a function makes of NumPy arrays, from inside a step: arrays of these shapes."""
     results = tf.numpy_function(function, arguments, [tf.as_dtype(dtype)] * len(shapes))

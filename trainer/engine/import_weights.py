@@ -40,7 +40,8 @@ def import_weights(
     Args:
         model: name of the model.
         format: whose names and layouts the file has, such as "pycls".
-        file: `.pth`, `.pyth`, `.pt` or `.safetensors`.
+        file: `.pth`, `.pyth`, `.pt` or `.safetensors`; or a folder of them, where each network has
+            a file of its own.
         output: folder for the checkpoint.
         settings: changes to the configuration beyond what the shapes in the file tell.
 
@@ -56,7 +57,7 @@ def import_weights(
             f"got {format!r}."
         )
     converter = importlib.import_module(f"trainer.models.{model}.import_{format}")
-    state = state_dict(read_torch_checkpoint(file))
+    state = _read(Path(file))
     told = {**converter.settings_of(state), **(settings or {})}
     config = with_settings(load_config(model), told)
     recipe = load_recipe(model)(config)
@@ -92,6 +93,18 @@ def import_weights(
         ),
         networks_only=True,
     )
+
+
+def _read(path: Path) -> Mapping[str, np.ndarray]:
+    """A state dict; that of a folder has those of its files, as in "d1-40000/conv1.0.weight"."""
+    if not path.is_dir():
+        return state_dict(read_torch_checkpoint(path))
+    return {
+        f"{file.stem}/{name}": value
+        for file in sorted(path.iterdir())
+        if not file.name.startswith(".")
+        for name, value in state_dict(read_torch_checkpoint(file)).items()
+    }
 
 
 def _some(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from trainer.catalog import model_part
 from trainer.data.manifest import Manifest, read_manifest
 from trainer.dataset import Feature
 from trainer.errors import UserError
@@ -23,6 +24,12 @@ PADDING = -1
 """What fills up a ragged feature of numbers where another example of the batch has more of it
 (KerasCV and the Model Garden mark boxes that are none in the same way); strings are filled up with
 empty ones."""
+
+Sides = Mapping[str, tuple[str, ...]]
+"""A feature of whole numbers, and for each of its values, from 0, how the features of an example
+with it end; none, or one alone: {"domain": ("_a", "_b")}."""
+
+NO_SIDES: Sides = {}
 
 Batches = Iterator[dict[str, np.ndarray]]
 Augment = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
@@ -64,9 +71,20 @@ class Split:
     Args:
         folder: the examples.
         split: name of the split.
+        sides: which feature tells the sides of a batch apart, where examples of several kinds,
+            such as two domains of pictures, are to stand side by side in training. An example of a
+            shuffled batch is then one of each side, whatever their order: `image` becomes `image_a`
+            and `image_b`. An epoch has as many as the split has, divided by the sides; a smaller
+            side comes round more than once in it, and of a larger one another part in each.
+
+    Attributes:
+        examples: how many there are in an epoch.
+
+    Raises:
+        UserError: there is no such split, or a side has no example.
     """
 
-    def __init__(self, folder: str | Path, split: str):
+    def __init__(self, folder: str | Path, split: str, sides: Sides = NO_SIDES):
         manifest: Manifest = read_manifest(folder)
         self.files = [str(path) for path in manifest.files(folder, split)]
         self.features = manifest.features_of(split)
@@ -74,6 +92,15 @@ class Split:
         size = sum(shard.bytes for shard in manifest.splits[split].shards)
         self._in_memory = size <= CACHED_BYTES
         self._records = self._read(self.files)
+        self._side_by, self._endings = next(iter(sides.items()), ("", ()))
+        if self._endings:
+            self.examples //= len(self._endings)
+            for value in range(len(self._endings)):
+                if not any(True for _ in self._side(self._records, value).take(1)):
+                    raise UserError(
+                        f"The {split} split must have examples of every {self._side_by} from 0 to "
+                        f"{len(self._endings) - 1}; of {value} it has none."
+                    )
         self._functions: dict[Augment | None, Any] = {}
 
     def in_order(self, batch_size: int, noise: Noise = NO_NOISE) -> Batches:
@@ -143,7 +170,7 @@ class Split:
         if not self._in_memory:
             records = self._read([str(f) for f in order.permutation(self.files)])
         noise_seed = int(order.integers(0, 2**31))
-        records = records.shuffle(min(self.examples, SHUFFLED_EXAMPLES), seed=shuffle_seed)
+        records = self._mixed(records, shuffle_seed)
         steps = self.examples // batch_size
         numbered = records.enumerate().take(steps * batch_size).skip(begin * batch_size)
         size = batch_size // parts
@@ -174,21 +201,49 @@ class Split:
         """What makes an example of training of a record, traced once and not in each epoch."""
         if augment not in self._functions:
 
-            def prepare(number: Any, record: Any, augment_seed: Any) -> dict[str, Any]:
-                # In one piece: another stage would cost as much as an operation on a picture.
+            def example_of(record: Any, seeds: Any) -> dict[str, Any]:
                 example: Mapping[str, Any] = parse(record, self.features)
                 if augment is not None:
-                    seeds = tf.stack([augment_seed, tf.cast(number, tf.int32)])
                     example = augment(example, seeds)
                 return {name: value for name, value in example.items() if value.dtype != tf.string}
 
+            def prepare(number: Any, record: Any, augment_seed: Any) -> dict[str, Any]:
+                # In one piece: another stage would cost as much as an operation on a picture.
+                seeds = tf.stack([augment_seed, tf.cast(number, tf.int32)])
+                if not self._endings:
+                    return example_of(record, seeds)
+                example = {}
+                for side, ending in enumerate(self._endings):
+                    own = tf.random.fold_in(seeds, side)
+                    for name, value in example_of(record[side], own).items():
+                        if name != self._side_by:
+                            example[name + ending] = value
+                return example
+
+            record = tf.TensorSpec([], tf.string)
             specs = [
                 tf.TensorSpec([], tf.int64),
-                tf.TensorSpec([], tf.string),
+                (record,) * len(self._endings) if self._endings else record,
                 tf.TensorSpec([], tf.int32),
             ]
             self._functions[augment] = tf.function(prepare, input_signature=specs, autograph=False)
         return self._functions[augment]
+
+    def _mixed(self, records: tf.data.Dataset, seed: int) -> tf.data.Dataset:
+        """Records in random order, those of all sides beside each other."""
+        if not self._endings:
+            return records.shuffle(min(self.examples, SHUFFLED_EXAMPLES), seed=seed)
+        sides = [
+            # How many there are of a side is not known: they are all mixed, up to the limit.
+            self._side(records, value).shuffle(SHUFFLED_EXAMPLES, seed=seed + value).repeat()
+            for value in range(len(self._endings))
+        ]
+        return tf.data.Dataset.zip(tuple(sides))
+
+    def _side(self, records: tf.data.Dataset, value: int) -> tf.data.Dataset:
+        """The records of one side."""
+        feature = {self._side_by: self.features[self._side_by]}
+        return records.filter(lambda record: parse(record, feature)[self._side_by] == value)
 
     def _read(self, files: list[str]) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(files, num_parallel_reads=None)
@@ -199,11 +254,9 @@ class Split:
     ) -> tf.data.Dataset:
         """Batches, in which ragged features whose length is still open are filled up."""
         specs = examples.element_spec
-        ragged = [
-            name
-            for name, spec in specs.items()
-            if name in self.features and self.features[name].ragged and spec.shape[0] is None
-        ]
+        ends = self._endings or ("",)
+        open_ended = {n + end for n, f in self.features.items() if f.ragged for end in ends}
+        ragged = [n for n, spec in specs.items() if n in open_ended and spec.shape[0] is None]
         if not ragged:
             return examples.batch(batch_size, drop_remainder=drop_remainder)
         unknown = [
@@ -224,6 +277,16 @@ class Split:
             },
             num_parallel_calls=tf.data.AUTOTUNE,
         )
+
+
+def training_split(model: str, examples: str | Path) -> Split:
+    """What a model is trained on; `SIDES` of its `data.py` are the sides of its batches.
+
+    Args:
+        model: name of the model.
+        examples: folder of transformed examples.
+    """
+    return Split(examples, "train", getattr(model_part(model, "data"), "SIDES", NO_SIDES))
 
 
 def _padding(dtype: Any) -> Any:

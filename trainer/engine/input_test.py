@@ -97,6 +97,48 @@ def test_the_order_follows_from_seed_and_epoch(numbers: Split) -> None:
     assert sorted(labels(numbers, 0, batch_size=4)) != sorted(labels(numbers, 1, batch_size=4))
 
 
+def two_sides(folder: Path, domains: Sequence[int]) -> Split:
+    features = {"domain": Feature("int64"), "number": Feature("int64")}
+    rows = [{"domain": domain, "number": i} for i, domain in enumerate(domains)]
+    return Split(write(folder, features, rows), "train", {"domain": ("_a", "_b")})
+
+
+def test_examples_of_two_sides_stand_beside_each_other(tmp_path: Path) -> None:
+    split = two_sides(tmp_path / "sides", [0, 1, 1] * 4)
+    assert split.examples == 6
+
+    def epoch(number: int, begin: int = 0, part: tuple[int, int] = (0, 1)) -> list[Any]:
+        def augment(example: Mapping[str, Any], seed: Any) -> dict[str, Any]:
+            return {**example, "draw": tf.random.stateless_uniform((), seed)}
+
+        batches = split.shuffled(
+            2, 0, number, augment, {"noise": (3,)}, begin=begin, part=part
+        ).as_numpy_iterator()
+        return [{name: value.tolist() for name, value in batch.items()} for batch in batches]
+
+    first = epoch(0)
+    assert len(first) == 3
+    names = {f"{name}_{side}" for name in ("number", "draw") for side in "ab"} | {"noise"}
+    assert set(first[0]) == names
+    a, b = ([n for batch in first for n in batch[f"number_{side}"]] for side in "ab")
+    assert set(a) == {0, 3, 6, 9} and max(map(a.count, a)) == 2  # the smaller side comes round
+    assert len(set(b)) == 6 and not set(b) & {0, 3, 6, 9}
+    draws = [x for batch in first for side in "ab" for x in batch[f"draw_{side}"]]
+    assert len(set(draws)) == 12
+    assert epoch(0) == first and epoch(0, begin=1) == first[1:]
+    assert [batch["number_a"] for batch in epoch(1)] != [batch["number_a"] for batch in first]
+    halves = [epoch(0, part=(i, 2)) for i in range(2)]
+    joined = [[*x["number_b"], *y["number_b"]] for x, y in zip(*halves, strict=True)]
+    assert joined == [batch["number_b"] for batch in first]
+    kept = next(split.in_order(3))
+    assert kept["domain"].tolist() == [0, 1, 1] and "number" in kept
+
+
+def test_a_side_without_examples_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"every domain from 0 to 1; of 1 it has none"):
+        two_sides(tmp_path / "sides", [0, 0, 0, 0])
+
+
 def test_a_split_that_does_not_fit_into_memory_is_read_anew(
     numbers: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from trainer.data.manifest import read_manifest
 from trainer.engine import averages, checkpoint
 from trainer.engine.evaluate import Evaluation, compile_predict, evaluate, numbers_of, pad
 from trainer.engine.guard import StillnessGuard, check_finite, not_finite
-from trainer.engine.input import Split
+from trainer.engine.input import Split, training_split
 from trainer.engine.logs import Logs
 from trainer.engine.statistics import StatisticsMeter
 from trainer.engine.strip import save_samples
@@ -168,7 +168,7 @@ class _Loop:
         self.history, self.writer, self.log, self.requests = history, writer, log, requests
         manifest = read_manifest(examples)
         self.class_names = manifest.class_names
-        self.split = Split(examples, "train")
+        self.split = training_split(state.model, examples)
         self.evaluation = Split(examples, manifest.evaluation_split)
         self.predict = compile_predict(recipe)
         self.measure = StatisticsMeter(recipe) if recipe.statistics_examples else None

@@ -101,8 +101,8 @@ class FrechetDistance:
     """Fréchet and kernel distance of generated pictures from the real ones of an evaluation.
 
     Reads `image` of the batch, [batch, height, width, 1 or 3], 0 to 255 if of integers and in
-    [0, 1] otherwise, and `image` of the outputs in [0, 1]: as many of the one as of the other. At
-    most a block of features is kept.
+    [0, 1] otherwise, and `image` of the outputs in [0, 1]. There may be more of the one than of the
+    other, or none. While there are as many, at most a block of pictures is kept.
 
     The Fréchet distance of finite samples is too large, by as much for every model that is scored
     on as many pictures: compare numbers of equal `examples` only. The kernel distance has no bias.
@@ -122,13 +122,19 @@ class FrechetDistance:
     def update(self, batch: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         """Takes in one batch of real pictures and one of generated ones."""
         for kind, images in (("real", batch["image"]), ("generated", outputs["image"])):
-            self._waiting[kind].append(as_unit(images))
-        if sum(map(len, self._waiting["real"])) >= BLOCK:
+            if len(images):
+                self._waiting[kind].append(as_unit(images))
+        if min(sum(map(len, images)) for images in self._waiting.values()) >= BLOCK:
             self._settle()
 
     def result(self) -> dict[str, float]:
-        """`frechet_distance_<name>`, `kernel_distance_<name>` times 1,000."""
+        """`frechet_distance_<name>`, `kernel_distance_<name>` times 1,000.
+
+        Nothing, where there were no pictures of one of the two kinds.
+        """
         self._settle()
+        if len(self._moments) < 2:
+            return {}
         real, generated = self._moments["real"], self._moments["generated"]
         blocks = [(value, count) for value, count in self._kernel_distances if count > 1]
         numbers = {
@@ -143,13 +149,11 @@ class FrechetDistance:
 
     def _settle(self) -> None:
         """Looks at the pictures that wait, as one block."""
-        if not self._waiting["real"]:
-            return
-        seen = {k: self._features(np.concatenate(v)) for k, v in self._waiting.items()}
+        seen = {k: self._features(np.concatenate(v)) for k, v in self._waiting.items() if v}
         for kind, vectors in seen.items():
             self._moments.setdefault(kind, Moments(vectors.shape[1])).update(vectors)
             self._waiting[kind] = []
-        count = len(seen["real"])
+        count = min(map(len, seen.values())) if len(seen) == 2 else 0
         if count > 1:
             distance = kernel_distance(seen["real"], seen["generated"])
             self._kernel_distances.append((distance, count))

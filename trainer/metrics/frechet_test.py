@@ -116,6 +116,20 @@ def test_no_more_than_a_block_of_pictures_waits(monkeypatch: pytest.MonkeyPatch)
     assert sizes == [60, 60, 60, 60, 20, 20]
 
 
+def test_there_may_be_more_of_one_kind() -> None:
+    random = np.random.default_rng(1)
+    real, generated = (random.uniform(size=(n, 2, 1, 1)).astype(np.float32) for n in (40, 25))
+    whole = FrechetDistance(two_numbers, "pixels")
+    whole.update({"image": real}, {"image": generated})
+    parts = FrechetDistance(two_numbers, "pixels")
+    for i in range(0, 40, 10):
+        parts.update({"image": real[i : i + 10]}, {"image": generated[i : i + 10]})
+    assert parts.result() == pytest.approx(whole.result(), rel=1e-9)
+    alone = FrechetDistance(two_numbers, "pixels")
+    alone.update({"image": real}, {"image": generated[:0]})
+    assert alone.result() == {}
+
+
 def test_bytes_and_numbers_between_0_and_1_are_the_same_pictures() -> None:
     image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     np.testing.assert_array_equal(as_unit(image), as_unit(image / np.float32(255)))

@@ -1,5 +1,4 @@
 import json
-import zlib
 from pathlib import Path
 
 import keras
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.golden import golden_state
 from trainer.engine import checkpoint
 from trainer.engine.complexity import Complexity, complexity
 from trainer.engine.import_weights import import_weights
@@ -32,26 +32,6 @@ def test_counts_equal_those_of_pycls(
 ) -> None:
     network = build_regnety(Config(variant=variant))
     assert complexity(network) == Complexity(parameters, multiply_adds, activations)
-
-
-def golden_state(entries: list) -> dict[str, np.ndarray]:
-    state = {}
-    for name, shape in entries:
-        random = np.random.default_rng(zlib.crc32(name.encode()))
-        if name.endswith("running_var"):
-            value = random.uniform(0.5, 1.5, shape)
-        elif name.endswith("running_mean"):
-            value = random.normal(0, 0.1, shape)
-        elif name.endswith("num_batches_tracked"):
-            value = np.zeros(shape)
-        else:
-            value = random.standard_normal(shape)
-            if len(shape) > 1:
-                value = value * np.sqrt(2 / np.prod(shape[1:]))
-            else:
-                value = 1 + 0.1 * value if name.endswith("weight") else 0.1 * value
-        state[name] = np.asarray(value, np.float32)
-    return state
 
 
 @pytest.mark.parametrize("variant", ["200MF", "800MF"])

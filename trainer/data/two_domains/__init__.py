@@ -1,0 +1,1 @@
+"""Two datasets with the same classes, as two domains of pictures."""

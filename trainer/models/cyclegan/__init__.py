@@ -1,0 +1,1 @@
+"""CycleGAN: two networks translate pictures between domains, and back to what they were."""
