@@ -75,7 +75,8 @@ class Config:
         momentum: Adam's first decay.
         batch_size: pictures of each domain per step.
         epochs: passes over the training pictures, counted by half of those of both domains.
-        decay_epochs: the last epochs, in which the rate falls to nearly 0 in a straight line.
+        decay_share: part of the epochs, the last ones, in which the rate falls to nearly 0 in a
+            straight line.
         train_examples: half of the pictures of both domains; decides the length of an epoch.
         seed: decides initial weights, the order of the pictures and their augmentation.
     """
@@ -97,7 +98,7 @@ class Config:
     momentum: float = 0.5
     batch_size: int = 1
     epochs: int = 200
-    decay_epochs: int = 100
+    decay_share: float = 0.5
     train_examples: int = 1200
     seed: int = 0
 
@@ -115,10 +116,8 @@ class Config:
         for name in ("channels_a", "channels_b"):
             if getattr(self, name) not in (1, 3):
                 raise ValueError(f"{name} must be 1 or 3; got {getattr(self, name)}.")
-        if not 0 <= self.decay_epochs <= self.epochs:
-            raise ValueError(
-                f"decay_epochs must be from 0 to epochs, {self.epochs}; got {self.decay_epochs}."
-            )
+        if not 0 <= self.decay_share <= 1:
+            raise ValueError(f"decay_share must be from 0 to 1; got {self.decay_share}.")
 
     @property
     def identity(self) -> bool:
@@ -159,7 +158,7 @@ class Config:
             "pool_size": 0,
             "batch_size": one_domain.batch_size_up_to(64),
             "epochs": 38,  # 40,000 steps on MNIST and SVHN, as in its code
-            "decay_epochs": 0,
+            "decay_share": 0.0,
         }
 
 
@@ -174,6 +173,5 @@ TINY = Config(
     learning_rate=1e-5,
     batch_size=4,
     epochs=2,
-    decay_epochs=1,
     train_examples=9,
 )

@@ -74,7 +74,8 @@ def recipe(config: Config) -> Recipe:
 
     def adam():
         steps = max(config.train_examples // config.batch_size, 1)
-        rate = ConstantThenLinear(config.learning_rate, config.epochs, config.decay_epochs, steps)
+        decay_epochs = round(config.decay_share * config.epochs)
+        rate = ConstantThenLinear(config.learning_rate, config.epochs, decay_epochs, steps)
         return keras.optimizers.Adam(rate, beta_1=config.momentum, epsilon=1e-8)
 
     def optimizers(*names):

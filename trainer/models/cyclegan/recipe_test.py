@@ -211,7 +211,7 @@ def test_a_dataset_without_two_domains_is_refused(names: tuple[str, ...]) -> Non
         ({"variant": "digits", "image_size": 36}, "a multiple of 8"),
         ({"load_size": 200}, "load_size must be at least image_size, 256; got 200"),
         ({"channels_a": 2}, "channels_a must be 1 or 3; got 2"),
-        ({"decay_epochs": 201}, "decay_epochs must be from 0 to epochs, 200; got 201"),
+        ({"decay_share": 1.5}, "decay_share must be from 0 to 1; got 1.5"),
     ],
 )
 def test_settings_that_do_not_fit_are_told(settings: dict, message: str) -> None:
