@@ -23,6 +23,7 @@ from pycocotools import mask as coco_mask
 
 from components.create_tfrecords.create_tfrecords import create_tfrecords
 from tests import fetch
+from trainer.catalog import open_dataset
 from trainer.data.examples import decode_example
 from trainer.data.manifest import QUARANTINE, Manifest, read_manifest
 from trainer.data.records import read_records
@@ -238,6 +239,28 @@ def test_classes_of_tux_paint(tmp_path: Path) -> None:
     assert len(manifest.class_names) == 200
     assert counts(examples) == {"train": 400, "validation": 200}
     assert all(pixels(example["image"]).shape == (64, 64, 3) for example in all_of(examples))
+
+
+@pytest.mark.slow
+def test_digits_on_photos(real: Callable[[str], Path], tmp_path: Path) -> None:
+    root = real("digits-on-photos")
+    name, dataset = open_dataset(root)
+    assert name == "two_domains" and dataset.splits == {"train": 60_000, "test": 10_000}
+    assert dataset.class_names[:2] == ("A/0", "A/1") and dataset.class_names[-1] == "B/9"
+    for index, domain in ((7, 0), (30_007, 1)):
+        example = dataset.read("train", index)
+        assert example["label"] // 10 == domain
+        picture = pixels(example["image"])
+        assert picture.shape[:2] == ((28, 28) if domain == 0 else (32, 32))
+        # A digit in colour stands out from its photo.
+        assert picture.astype(float).std() > 20
+
+
+@pytest.mark.slow
+def test_horses_and_deer(real: Callable[[str], Path], tmp_path: Path) -> None:
+    _, examples = stored(real("horse-deer"), tmp_path / "examples", "unpaired_folders")
+    assert counts(examples) == {"train": 10_000, "test": 2_000}
+    assert sum(example["label"] for example in examples["train"]) == 5_000
 
 
 def cached(folder: Path, kind: str, content: bytes) -> fetch.Package:
