@@ -9,6 +9,14 @@ from trainer import backend
 FUSED = ("float32", "float16", "bfloat16")
 """What the one operation takes; its statistics are float32 whichever it is."""
 
+TORCH_NAMES = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+"""What its weights are called in PyTorch -> and here."""
+
 
 class BatchNormalization(keras.layers.BatchNormalization):
     """A `keras.layers.BatchNormalization` in every respect but speed: same arguments and weights.

@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 
 from trainer.errors import UserError
+from trainer.layers.batch_normalization import TORCH_NAMES
 
 NETWORKS = {"g12": "a_to_b", "g21": "b_to_a", "d1": "discriminator_a", "d2": "discriminator_b"}
 """How its files begin -> our network; 1 is MNIST, our A, and 2 SVHN."""
-
-BATCH_NORMALISATION = {
-    "weight": "gamma",
-    "bias": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-}
 
 
 def settings_of(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -59,7 +53,7 @@ def convert(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         part, index, leaf = rest.split(".")
         if leaf == "num_batches_tracked":
             continue
-        leaf = "kernel" if index == "0" else BATCH_NORMALISATION[leaf]
+        leaf = "kernel" if index == "0" else TORCH_NAMES[leaf]
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
         arrays[f"networks/{network}/{part}_{index}/{leaf}"] = np.ascontiguousarray(value)
     return arrays

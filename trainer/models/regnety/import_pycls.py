@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 
 from trainer.errors import UserError
+from trainer.layers.batch_normalization import TORCH_NAMES
 from trainer.models.regnety.config import DESIGN, stages
-
-BATCH_NORMALISATION = {
-    "weight": "gamma",
-    "bias": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-}
 
 
 def settings_of(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -51,7 +45,7 @@ def convert(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             continue
         layer = "_".join(path)
         if value.ndim == 1 and f"{'.'.join(path)}.running_mean" in state:
-            leaf = BATCH_NORMALISATION[leaf]
+            leaf = TORCH_NAMES[leaf]
         elif leaf == "weight":
             leaf = "kernel"
             if value.ndim == 4 and "se" in path:
