@@ -90,12 +90,13 @@ def build_network(config: Config) -> keras.Model:
         deviation = (2.0 / (kernel_size**2 * x.shape[-1])) ** 0.5
         arguments = {
             "strides": stride,
+            "padding": "same" if stride == 1 else "valid",
             "use_bias": False,
             "kernel_initializer": RandomNormal(0.0, deviation, seed=next(seeds)),
             "name": name,
         }
         # PyTorch pads both sides; Keras's "same" pads only one at stride 2 and even sizes.
-        if kernel_size > 1:
+        if kernel_size > 1 and stride == 2:
             x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_padding")(x)
         if partly:
             layer = PartlyTrainedConv2D(

@@ -48,12 +48,17 @@ def _uniform(fan_in, seed):
     return RandomUniform(-(fan_in**-0.5), fan_in**-0.5, seed=seed)
 
 
-def _digits_convolution(x, width, kernel_size, stride, name, seeds):
+def _digits_convolution(x, width, kernel_size, stride, name, seeds, padding="same"):
     initial = _uniform(kernel_size**2 * x.shape[-1], next(seeds))
-    if stride == 2 or kernel_size == 3:
-        x = layers.ZeroPadding2D(1, name=f"{name}_padding")(x)
+    # Of even sizes, "same" is PyTorch's padding of 1 here.
     return layers.Conv2D(
-        width, kernel_size, stride, use_bias=False, kernel_initializer=initial, name=f"{name}_0"
+        width,
+        kernel_size,
+        stride,
+        padding,
+        use_bias=False,
+        kernel_initializer=initial,
+        name=f"{name}_0",
     )(x)
 
 
@@ -97,7 +102,7 @@ def _digits_discriminator(config, channels, seeds, name):
         width = config.width * 2 ** (number - 1)
         x = _digits_convolution(x, width, 4, 2, f"conv{number}", seeds)
         x = _digits_active(x, f"conv{number}", normalised=number > 1)
-    score = _digits_convolution(x, 1, 4, 1, "fc", seeds)
+    score = _digits_convolution(x, 1, 4, 1, "fc", seeds, padding="valid")
     return keras.Model(image, score, name=name)
 
 

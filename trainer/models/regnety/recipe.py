@@ -71,6 +71,7 @@ def build_regnety(config: Config) -> keras.Model:
         deviation = (2.0 / (kernel_size**2 * width)) ** 0.5
         arguments = {
             "strides": stride,
+            "padding": "same" if stride == 1 else "valid",
             "use_bias": False,
             "kernel_initializer": RandomNormal(0.0, deviation, seed=next(seeds)),
             "name": name,
@@ -78,7 +79,7 @@ def build_regnety(config: Config) -> keras.Model:
 
         def apply(x):
             # PyTorch pads both sides; Keras's "same" pads only one at stride 2 and even sizes.
-            if kernel_size == 3:
+            if kernel_size == 3 and stride == 2:
                 x = layers.ZeroPadding2D(1, name=f"{name}_padding")(x)
             if groups == 1:
                 return layers.Conv2D(width, kernel_size, **arguments)(x)
