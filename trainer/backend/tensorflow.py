@@ -435,14 +435,20 @@ def fused_batch_normalization(inputs, gamma, beta, epsilon):
     Returns:
         The normalised inputs, and the mean and the variance, float32 [channels], they had.
     """
-    replica = tf.distribute.get_replica_context()
-    if replica is not None and replica.num_replicas_in_sync > 1:
+    replica = _replica_of_several()
+    if replica is not None:
         return _normalize_together(replica, inputs, gamma, beta, epsilon)
     outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
         x=inputs, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
     )
     count = tf.cast(tf.size(inputs) / tf.size(mean), mean.dtype)
     return outputs, mean, unbiased * (count - 1.0) / count
+
+
+def _replica_of_several():
+    """The context of a replica that shares its batch with others; None for one by itself."""
+    replica = tf.distribute.get_replica_context()
+    return replica if replica is not None and replica.num_replicas_in_sync > 1 else None
 
 
 def _normalize_together(replica, inputs, gamma, beta, epsilon):
@@ -462,16 +468,16 @@ def _normalize_together(replica, inputs, gamma, beta, epsilon):
 
 def all_rows(value):
     """The rows of the whole batch, of which a replica has a part."""
-    replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
+    replica = _replica_of_several()
+    if replica is None:
         return value
     return replica.all_gather(value, axis=0)
 
 
 def own_rows(value):
     """This replica's part of the rows of the whole batch."""
-    replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
+    replica = _replica_of_several()
+    if replica is None:
         return value
     parts = tf.reshape(value, (replica.num_replicas_in_sync, -1, *value.shape[1:]))
     return parts[tf.convert_to_tensor(replica.replica_id_in_sync_group)]

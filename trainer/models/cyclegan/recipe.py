@@ -15,10 +15,8 @@ from trainer.metrics.class_coverage import build_judge, cross_entropy
 from trainer.models.cyclegan.config import Config
 from trainer.models.cyclegan.networks import build_discriminator, build_generator
 from trainer.models.cyclegan.schedule import ConstantThenLinear
-from trainer.models.cyclegan.translations import Translations, panels
+from trainer.models.cyclegan.translations import LUMA, Translations, panels
 from trainer.recipe import Recipe, Signature, Update
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: grey of RGB, as Pillow and TensorFlow have it
 
 
 def recipe(config: Config) -> Recipe:

@@ -10,6 +10,7 @@ from trainer.metrics.frechet import FrechetDistance, as_unit
 from trainer.recipe import ConfusionMatrix, Panel
 
 SHOWN = 16  # ours: pictures of a panel
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: grey of RGB, as Pillow and TensorFlow have it
 DOMAINS = ("a", "b")
 DIRECTIONS = (("a_to_b", 0, "b"), ("b_to_a", 1, "a"))
 """Name, the domain that is translated, and the other."""
@@ -118,10 +119,10 @@ def panels(
 
 
 def _like(image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pictures with as many channels as others have; grey by ITU-R BT.601."""
+    """Pictures with as many channels as others have."""
     if image.shape[-1] == other.shape[-1]:
         return image
-    grey: np.ndarray = image @ np.array([[0.299], [0.587], [0.114]], image.dtype)
+    grey: np.ndarray = image @ np.array(LUMA, image.dtype)[:, None]
     return grey
 
 
