@@ -8,6 +8,7 @@
     python -m tests.fetch horse-deer FOLDER        # CIFAR-10's, 12,000, in unpaired folders
     python -m tests.fetch coco FOLDER              # 20 pictures of COCO 2017, all its annotations
     python -m tests.fetch tuxpaint FOLDER          # 157 cut-out photos on photos, as MSRA10K
+    python -m tests.fetch tuxpaint-scenes FOLDER   # 4,000, no cut-out or photo in two splits
     python -m tests.fetch tuxpaint-animals FOLDER  # 134 with boxes and captions, as CUB-200-2011
     python -m tests.fetch tuxpaint-classes FOLDER  # 12,000 of 200 classes at 64 pixels, in folders
 
@@ -23,6 +24,7 @@ import dataclasses
 import fnmatch
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -96,6 +98,12 @@ TUX_PAINT = Package(
     "tuxpaint-stamps-default",
     "2022.06.04-1",
     "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+)
+IMAGENET = Package(
+    "sdist",
+    "foolbox",
+    "3.3.4",
+    "1276cb1c1f636d1e6db08fb0d5cb00ec02144f145465166192dc86a86fce9e1c",
 )
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -390,11 +398,16 @@ def stamps() -> list[Stamp]:
     return found
 
 
+def coco_photos() -> list[np.ndarray]:
+    """All 20 pictures of COCO as RGB, uint8 [height, width, 3], by name."""
+    files = read_package(COCO, "*/tests/data/assets/coco/images/*.jpg")
+    contents = [content for _, content in sorted(files)]
+    return [np.asarray(Image.open(io.BytesIO(c)).convert("RGB")) for c in contents]
+
+
 def photos() -> list[np.ndarray]:
     """The pictures of COCO that others can be put upon, uint8 [height, width, 3]."""
-    files = read_package(COCO, "*/tests/data/assets/coco/images/*.jpg")
-    pictures = (np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for _, content in files)
-    return [picture for picture in pictures if min(picture.shape[:2]) >= max(_CANVAS)]
+    return [picture for picture in coco_photos() if min(picture.shape[:2]) >= max(_CANVAS)]
 
 
 _CANVAS = (300, 400)  # pixels; most of MSRA10K's pictures have these sides
@@ -433,6 +446,91 @@ def tuxpaint(root: Path) -> None:
                 name = stamp.name.replace("/", "-")
                 Image.fromarray(picture).save(target / f"{name}.jpg", quality=95)
                 Image.fromarray(mask * np.uint8(255)).save(target / f"{name}.png")
+
+
+def tuxpaint_scenes(root: Path, train: int = 3_200, held_out: int = 400) -> None:
+    """Writes stamps upon photos in the layout of MSRA10K, so that no two splits share any of them.
+
+    Every tenth photo among the stamps is for the test and every tenth for validation, alone; the
+    others, and every other time a drawing, are for training. So is it with the pictures of COCO, of
+    which it is every fourth; those of ImageNet are for training. A stamp is turned, mirrored, larger
+    or smaller and elsewhere in each picture (all of it is ours).
+
+    Args:
+        root: the folder.
+        train: pictures for training.
+        held_out: pictures for validation, and as many for the test; the adapter makes each split a
+            tenth of all, so that `train` must be eight times as many.
+    """
+    if train != 8 * held_out:
+        raise ValueError(f"train must be eight times held_out, {8 * held_out}; got {train}.")
+    found = stamps()
+    cut_out = [stamp for stamp in found if stamp.photo]
+    drawn = [stamp for stamp in found if not stamp.photo]
+    of_coco = coco_photos()
+    files = read_package(IMAGENET, "*/foolbox/data/imagenet_*.jpg")
+    of_imagenet = [np.asarray(Image.open(io.BytesIO(c)).convert("RGB")) for _, c in files]
+    kept = [s for i, s in enumerate(cut_out) if i % 10 not in (8, 9)]
+    splits = {
+        "train": (train, [kept, drawn], [p for i, p in enumerate(of_coco) if i % 4 not in (2, 3)]),
+        "validation": (held_out, [cut_out[8::10]], of_coco[2::4]),
+        "test": (held_out, [cut_out[9::10]], of_coco[3::4]),
+    }
+    with whole_folder(root) as folder:
+        target = folder / "MSRA10K_Imgs_GT" / "Imgs"
+        target.mkdir(parents=True)
+        for split, (count, kinds, backgrounds) in splits.items():
+            if split == "train":
+                backgrounds += of_imagenet
+            generator = np.random.default_rng(count)
+            for number in range(count):
+                of_kind = kinds[number % len(kinds)]
+                stamp = of_kind[generator.integers(len(of_kind))]
+                photo = backgrounds[generator.integers(len(backgrounds))]
+                picture, mask = _scene(stamp, photo, generator)
+                name = _name_for(split, f"{stamp.name.replace('/', '-')}-{number:04d}")
+                picture.save(target / f"{name}.jpg", quality=95)
+                mask.save(target / f"{name}.png")
+
+
+def _name_for(split: str, stem: str) -> str:
+    """A name that the adapter of MSRA10K, which goes by SHA-256 alone, puts into a split."""
+    first, last = {"train": (0, 127), "validation": (128, 191), "test": (192, 255)}[split]
+    for number in itertools.count():
+        name = f"{stem}-{number}"
+        if first <= hashlib.sha256(f"{name}.jpg".encode()).digest()[0] <= last:
+            return name
+    raise RuntimeError("one in four names fits at least")
+
+
+def _scene(
+    stamp: Stamp, photo: np.ndarray, generator: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
+    """A stamp somewhere upon a piece of a photo, RGB, and where it is, 0 or 255."""
+    height, width = generator.permutation(_CANVAS).tolist()
+    most = min(photo.shape[0] / height, photo.shape[1] / width)
+    part = most * generator.uniform(0.5, 1.0)
+    rows, columns = int(height * part), int(width * part)
+    top, left = generator.integers([photo.shape[0] - rows + 1, photo.shape[1] - columns + 1])
+    piece = Image.fromarray(photo[top : top + rows, left : left + columns])
+    picture = piece.resize((width, height), Image.Resampling.BICUBIC).convert("RGBA")
+    if generator.random() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image = Image.fromarray(stamp.pixels)
+    image.thumbnail((_CANVAS[1], _CANVAS[1]))
+    image = image.rotate(generator.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
+    if generator.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    share = generator.uniform(0.35, 0.9)
+    scale = min(width * share / image.width, height * share / image.height)
+    size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    layer = Image.new("RGBA", picture.size)
+    room = np.subtract(picture.size, image.size) + 1
+    layer.paste(image, tuple(generator.integers(room).tolist()))
+    picture.alpha_composite(layer)
+    mask = layer.getchannel("A").point(lambda opacity: 255 * (opacity > 127))
+    return picture.convert("RGB"), mask
 
 
 def tuxpaint_animals(root: Path) -> None:
@@ -536,6 +634,7 @@ WRITERS: dict[str, Any] = {
     "horse-deer": horse_deer,
     "coco": coco,
     "tuxpaint": tuxpaint,
+    "tuxpaint-scenes": tuxpaint_scenes,
     "tuxpaint-animals": tuxpaint_animals,
     "tuxpaint-classes": tuxpaint_classes,
 }

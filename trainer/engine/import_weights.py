@@ -22,7 +22,8 @@ def formats(model: str) -> list[str]:
     """What a model's weights can be imported from: its modules named `import_<format>`.
 
     Such a module offers `settings_of(state)`, the settings that a state dict's shapes tell, and
-    `convert(state)`, the arrays by our variables' names.
+    `convert(state)`, the arrays by our variables' names. Where a file has only a part of them, `LEFT`
+    says how the names of the others begin.
     """
     modules = model_folder(model).glob("import_*.py")
     return sorted(p.stem.removeprefix("import_") for p in modules if not p.stem.endswith("_test"))
@@ -63,14 +64,16 @@ def import_weights(
     recipe = load_recipe(model)(config)
     arrays: Mapping[str, np.ndarray] = converter.convert(state)
     variables = checkpoint.named_variables(recipe, networks_only=True)
-    missing = sorted(set(variables) - set(arrays))
+    left = getattr(converter, "LEFT", ())
+    missing = sorted(v for v in set(variables) - set(arrays) if not v.startswith(left))
     surplus = sorted(set(arrays) - set(variables))
     if missing or surplus:
         raise UserError(
             f"{file} must hold the weights of {model} with {told}; it lacks {_some(missing)} and "
             f"has {_some(surplus)} besides."
         )
-    for name, variable in variables.items():
+    for name in arrays:
+        variable = variables[name]
         if arrays[name].shape != tuple(variable.shape):
             raise UserError(
                 f"{name} must have shape {list(variable.shape)} with {told}; in {file} it has "

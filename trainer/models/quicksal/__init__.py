@@ -1,0 +1,1 @@
+"""QUICKSAL, a small network that finds what stands out in a picture."""
