@@ -110,9 +110,7 @@ def weighted_f_beta(saliency: np.ndarray, mask: np.ndarray) -> float:
     recall = 1.0 - weighted[mask].mean()
     precision = hits / (hits + weighted[~mask].sum() + _TINY)
     return float(
-        (1.0 + BETA_SQUARED)
-        * (precision * recall)
-        / (recall + BETA_SQUARED * precision + _TINY)
+        (1.0 + BETA_SQUARED) * (precision * recall) / (recall + BETA_SQUARED * precision + _TINY)
     )
 
 

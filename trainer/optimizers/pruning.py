@@ -21,14 +21,14 @@ class PruningAdam(keras.optimizers.Adam):  # type: ignore[misc]
     """Adam that keeps ever fewer weights of some kernels, those of the largest magnitude.
 
     After `steps` steps, of each kernel named in `kept` no more than so many weights differ from
-    zero; before, the rest goes as (1 - step / steps)^3 (equation 1). The choice is made
-    anew every 100 steps, and what was set to zero stays there. Kernels that are not named are never
+    zero; before, the rest goes as (1 - step / steps)^3 (equation 1). The choice is made at every
+    hundredth step, and what was set to zero stays there. Kernels that are not named are never
     pruned. Which weights are left is part of the optimizer's state, not of the network.
 
     Args:
         learning_rate: of Adam, a number or a schedule.
         kept: path of a variable -> weights it keeps in the end.
-        steps: optimizer steps until then.
+        steps: optimizer steps until then; a multiple of `every`.
         every: steps from one choice to the next.
         arguments: further ones of `keras.optimizers.Adam`.
     """
@@ -42,8 +42,10 @@ class PruningAdam(keras.optimizers.Adam):  # type: ignore[misc]
         every: int = EVERY,
         **arguments: Any,
     ):
-        if steps < 1 or every < 1:
-            raise ValueError(f"steps and every must be at least 1; got {steps} and {every}.")
+        if every < 1 or steps < every or steps % every:
+            raise ValueError(
+                f"steps must be every, at least 1, or a multiple of it; got {steps} and {every}."
+            )
         super().__init__(learning_rate, **arguments)
         self.kept = dict(kept)
         self.steps = steps

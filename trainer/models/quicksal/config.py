@@ -35,6 +35,7 @@ PAPER = Paper(
 STRIDE = 32
 """Pixels of a picture that share one of the encoder's smallest maps' values, along a side."""
 
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Settings of QUICKSAL; the defaults train a dense network.

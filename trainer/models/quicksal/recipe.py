@@ -23,13 +23,14 @@ from trainer.backbones.mobilenet_v2 import (
 from trainer.layers.batch_normalization import BatchNormalization
 from trainer.metrics.saliency import Saliency
 from trainer.models.quicksal.config import Config
-from trainer.optimizers.pruning import PruningAdam, kept_weights
+from trainer.optimizers.pruning import EVERY, PruningAdam, kept_weights
 from trainer.recipe import Panel, Recipe, Signature, Update
 from trainer.schedules.cycles import TriangularCycles
 
 # Ours, from stride 32 to 2: channels of each branch of a block, and of what leaves it.
 DECODER = ((288, 288), (160, 160), (96, 96), (48, 48), (8, 16))
 EPSILON, MOMENTUM = 1e-5, 0.9  # as in the encoder
+CHOICES = 20  # ours: how often the weights that stay are chosen, or more often
 SHOWN = 16  # pictures of a row of the report
 
 
@@ -99,8 +100,9 @@ def optimizer_of(config: Config, network: keras.Model) -> keras.optimizers.Optim
     total = sum(math.prod(v.shape) for v in variables)
     others = total - sum(map(math.prod, kernels.values()))
     kept = kept_weights(kernels, round((1.0 - config.sparsity) * total) - others)
-    pruning_epochs = min(config.pruning_epochs, config.epochs)
-    return PruningAdam(rate, kept=kept, steps=pruning_epochs * of_an_epoch)
+    until = min(config.pruning_epochs, config.epochs) * of_an_epoch
+    every = max(min(until // CHOICES, EVERY), 1)
+    return PruningAdam(rate, kept=kept, steps=until // every * every, every=every)
 
 
 def normalise(image):
@@ -215,8 +217,7 @@ class NonzeroParameters:
 def panels(batch, outputs, class_names):
     """Pictures, what the network finds in them, and the masks."""
     saliency, mask = (
-        np.asarray(x[:SHOWN], np.float32)[..., None]
-        for x in (outputs["saliency"], batch["mask"])
+        np.asarray(x[:SHOWN], np.float32)[..., None] for x in (outputs["saliency"], batch["mask"])
     )
     return [
         Panel("Pictures of the evaluation split", np.asarray(batch["image"][:SHOWN]) / 255.0),
