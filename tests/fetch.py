@@ -451,10 +451,10 @@ def tuxpaint(root: Path) -> None:
 def tuxpaint_scenes(root: Path, train: int = 3_200, held_out: int = 400) -> None:
     """Writes stamps upon photos in the layout of MSRA10K, so that no two splits share any of them.
 
-    Every tenth photo among the stamps is for the test and every tenth for validation, alone; the
-    others, and every other time a drawing, are for training. So is it with the pictures of COCO, of
-    which it is every fourth; those of ImageNet are for training. A stamp is turned, mirrored, larger
-    or smaller and elsewhere in each picture (all of it is ours).
+    Of the stamps that are photos, one in ten is for the test alone and one for validation; the rest
+    are for training, and every other time a drawing. Of COCO's pictures it is one in four each;
+    those of ImageNet are for training. A stamp is turned, mirrored, larger or smaller and elsewhere
+    in each picture (all of it is ours).
 
     Args:
         root: the folder.

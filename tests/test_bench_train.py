@@ -8,31 +8,17 @@ import pytest
 
 from tests.bench import train_plain, train_work
 from tests.bench.data_contest import Contestant, compete
-from tests.bench.train import milliseconds, prefix
+from tests.bench.train import MODELS, milliseconds, prefix
 from trainer import backend
 from trainer.catalog import load_recipe
 
-SMALL = {
-    "autoencoder": {"batch_size": 8},
-    "gan": {"batch_size": 8, "num_classes": 10, "widths": (32, 32), "maxout_units": 8},
-    "dcgan": {"batch_size": 8, "width": 8},
-    # Fewer pixels, fewer examples or longer steps make for chaos: rounding decides on the losses.
-    "regnety": {
-        "batch_size": 8,
-        "image_size": 64,
-        "num_classes": 3,
-        "train_examples": 24,
-        "learning_rate": 0.02,
-    },
-}
 BARE = (("tensorflow", {"fused": False}), ("tensorflow", {"fused": True}), ("jax", {}))
-MODELS = [pytest.param(m, marks=[pytest.mark.slow] if m != "autoencoder" else []) for m in SMALL]
+CASES = [pytest.param(m, marks=[pytest.mark.slow] if m != "autoencoder" else []) for m in MODELS]
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_bare_loops_train_as_our_engine_does(model, monkeypatch):
-    monkeypatch.setitem(train_work.SETTINGS, model, {**train_work.SETTINGS[model], **SMALL[model]})
-    config = train_work.config_of(model)
+@pytest.mark.parametrize("model", CASES)
+def test_bare_loops_train_as_our_engine_does(model):
+    config = train_work.config_of(model, **train_plain.players_of(model).SMALL)
     recipe = load_recipe(model)(config)
     batch = train_work.batch_of(model, config, recipe)
     weights = train_work.weights_of(recipe)
@@ -44,7 +30,7 @@ def test_bare_loops_train_as_our_engine_does(model, monkeypatch):
         wanted.append([float(logs[name]) for name in names])
     for library, more in BARE:
         operations = importlib.import_module(f"tests.bench.train_plain_{library}")
-        players = getattr(train_plain, model)(config)
+        players = train_plain.players_of(model).players(config)
         step = operations.compile_step(players, weights, operations, **more)
         found = [[float(loss) for loss in step(batch)] for _ in range(3)]
         np.testing.assert_allclose(found, wanted, rtol=5e-4, err_msg=f"{library} {more}")

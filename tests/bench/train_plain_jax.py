@@ -14,7 +14,7 @@ from tests.bench.train_plain import Player, Step
 matmul, reshape = jnp.matmul, jnp.reshape
 relu, sigmoid, tanh, softplus = jax.nn.relu, jax.nn.sigmoid, jnp.tanh, jax.nn.softplus
 minimum, maximum, floor, sqrt, cosine = jnp.minimum, jnp.maximum, jnp.floor, jnp.sqrt, jnp.cos
-mean, total = jnp.mean, jnp.sum
+mean, total, absolute = jnp.mean, jnp.sum, jnp.abs
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
@@ -34,6 +34,64 @@ def convolve_same(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+def convolve_valid(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A convolution of stride 1 without any padding."""
+    return convolve(x, kernel, 1, 0, 1)
+
+
+def convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """A convolution of each channel alone, with as many zeros on each side as keep the size.
+
+    The kernel is [height, width, channels, 1].
+    """
+    return _depthwise(x, kernel, stride, [(kernel.shape[0] // 2,) * 2] * 2)
+
+
+def convolve_depthwise_same(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """The same, with outputs as many as inputs by the stride."""
+    return _depthwise(x, kernel, stride, "SAME")
+
+
+def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: Any) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel.transpose(0, 1, 3, 2),
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def pad(x: jax.Array, pixels: int) -> jax.Array:
+    """Zeros around pictures."""
+    return jnp.pad(x, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+
+
+def pool_mean(x: jax.Array, size: int) -> jax.Array:
+    """Means of squares beside each other."""
+    window = (1, size, size, 1)
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, window, "VALID") / size**2
+
+
+def pool_largest(x: jax.Array, size: int, stride: int) -> jax.Array:
+    """The largest of each square; at stride 1 there are as many as pixels."""
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    padding = "SAME" if stride == 1 else "VALID"
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
+
+
+def enlarge(x: jax.Array) -> jax.Array:
+    """Twice as high and wide, bilinear."""
+    count, height, width, channels = x.shape
+    return jax.image.resize(x, (count, 2 * height, 2 * width, channels), "bilinear")
+
+
+def concatenate(parts: Sequence[jax.Array]) -> jax.Array:
+    """Side by side along the last axis."""
+    return jnp.concatenate(parts, -1)
 
 
 def spread(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -90,11 +148,7 @@ def compile_step(
     """
 
     def moved(player: Player, weights: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in weights.items()
-            if name.startswith(player.moves) and "/moving_" not in name
-        }
+        return {name: weights[name] for name in player.moved(weights)}
 
     def take(state: Any, batch: Any) -> Any:
         weights, slots, number = state
@@ -102,12 +156,20 @@ def compile_step(
         now = number.astype(jnp.float32)
         for index, player in enumerate(players):
 
-            def loss_of(moving: Any, player: Player = player, weights: Any = weights) -> Any:
+            def loss_of(
+                moving: Any, player: Player = player, weights: Any = weights, batch: Any = batch
+            ) -> Any:
                 return player.loss(operations, {**weights, **moving}, batch)
 
             moving = moved(player, weights)
-            (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(moving)
-            weights, kept = {**weights, **statistics}, {}
+            (loss, found), gradients = jax.value_and_grad(loss_of, has_aux=True)(moving)
+            if player.clip_norm is not None:
+                norm = jnp.sqrt(sum(jnp.sum(g * g) for g in gradients.values()))
+                scale = player.clip_norm / jnp.maximum(norm, player.clip_norm)
+                gradients = {name: gradient * scale for name, gradient in gradients.items()}
+            weights = {name: found.get(name, value) for name, value in weights.items()}
+            batch = {**batch, **{n: value for n, value in found.items() if n not in weights}}
+            kept = {}
             for name, gradient in gradients.items():
                 weights[name], kept[name] = player.optimizer.move(
                     operations, moving[name], gradient, slots[index][name], now

@@ -13,7 +13,7 @@ from tests.bench.train_plain import ADAM_SECOND_DECAY, Adam, Player, Step
 matmul, reshape = tf.matmul, tf.reshape
 relu, sigmoid, tanh, softplus = tf.nn.relu, tf.sigmoid, tf.tanh, tf.nn.softplus
 minimum, maximum, floor, sqrt, cosine = tf.minimum, tf.maximum, tf.floor, tf.sqrt, tf.cos
-mean, total = tf.reduce_mean, tf.reduce_sum
+mean, total, absolute = tf.reduce_mean, tf.reduce_sum, tf.abs
 
 
 def convolve(x: tf.Tensor, kernel: tf.Tensor, stride: int, padding: int, groups: int) -> tf.Tensor:
@@ -28,6 +28,52 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, stride: int, padding: int, groups:
 def convolve_same(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
     """A convolution whose outputs are as many as inputs by the stride."""
     return tf.nn.conv2d(x, kernel, stride, "SAME")
+
+
+def convolve_valid(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """A convolution of stride 1 without any padding."""
+    return tf.nn.conv2d(x, kernel, 1, "VALID")
+
+
+def convolve_depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+    """A convolution of each channel alone, with as many zeros on each side as keep the size.
+
+    The kernel is [height, width, channels, 1].
+    """
+    if stride == 1:
+        return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "SAME")
+    x = pad(x, kernel.shape[0] // 2)
+    return tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), "VALID")
+
+
+def convolve_depthwise_same(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+    """The same, with outputs as many as inputs by the stride."""
+    return tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), "SAME")
+
+
+def pad(x: tf.Tensor, pixels: int) -> tf.Tensor:
+    """Zeros around pictures."""
+    return tf.pad(x, [[0, 0], [pixels, pixels], [pixels, pixels], [0, 0]])
+
+
+def pool_mean(x: tf.Tensor, size: int) -> tf.Tensor:
+    """Means of squares beside each other."""
+    return tf.nn.avg_pool2d(x, size, size, "VALID")
+
+
+def pool_largest(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:
+    """The largest of each square; at stride 1 there are as many as pixels."""
+    return tf.nn.max_pool2d(x, size, stride, "SAME" if stride == 1 else "VALID")
+
+
+def enlarge(x: tf.Tensor) -> tf.Tensor:
+    """Twice as high and wide, bilinear."""
+    return tf.image.resize(x, (2 * x.shape[1], 2 * x.shape[2]))
+
+
+def concatenate(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Side by side along the last axis."""
+    return tf.concat(parts, -1)
 
 
 def spread(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -86,14 +132,7 @@ def compile_step(
     """
     variables = {name: tf.Variable(value) for name, value in values.items()}
     number = tf.Variable(0, dtype=tf.int64)
-    moved = [
-        {
-            name: variable
-            for name, variable in variables.items()
-            if name.startswith(player.moves) and "/moving_" not in name
-        }
-        for player in players
-    ]
+    moved = [{name: variables[name] for name in player.moved(variables)} for player in players]
     slots = [
         {
             name: [tf.Variable(tf.zeros_like(v)) for _ in range(player.optimizer.slots)]
@@ -105,13 +144,18 @@ def compile_step(
     @tf.function(autograph=False)
     def step(batch: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
         losses = []
+        batch = dict(batch)
         now = tf.cast(number, tf.float32)
         for player, of_player, of_slots in zip(players, moved, slots, strict=True):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(list(of_player.values()))
                 weights = {name: tf.convert_to_tensor(v) for name, v in variables.items()}
-                loss, statistics = player.loss(operations, weights, batch)
+                loss, found = player.loss(operations, weights, batch)
             gradients = tape.gradient(loss, of_player)
+            if player.clip_norm is not None:
+                norm = tf.linalg.global_norm(list(gradients.values()))
+                scale = player.clip_norm / tf.maximum(norm, player.clip_norm)
+                gradients = {name: gradient * scale for name, gradient in gradients.items()}
             for name, variable in of_player.items():
                 gradient = gradients[name]
                 if fused:
@@ -123,8 +167,11 @@ def compile_step(
                 variable.assign(value)
                 for slot, new in zip(of_slots[name], kept, strict=True):
                     slot.assign(new)
-            for name, value in statistics.items():
-                variables[name].assign(value)
+            for name, value in found.items():
+                if name in variables:
+                    variables[name].assign(value)
+                else:
+                    batch[name] = value
             losses.append(loss)
         number.assign_add(1)
         return losses
@@ -162,5 +209,5 @@ def _move_fused(
             lr=rate,
             grad=gradient,
             momentum=optimizer.momentum,
-            use_nesterov=True,
+            use_nesterov=optimizer.nesterov,
         )

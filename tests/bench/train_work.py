@@ -36,37 +36,24 @@ from trainer.recipe import Recipe
 Turn = Callable[[], None]
 """Takes the steps of one turn, and returns when the last one has ended."""
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "autoencoder": {},
-    "dcgan": {"image_size": 28, "channels": 1, "width": 64, "num_classes": 10},
-    "gan": {},
-    "regnety": {"image_size": 128, "batch_size": 32},
-}
-"""What differs from a model's defaults: digits for the generators, a batch for two processors."""
-
 MANY = 10**6  # epochs; no turn sees the last one
 
 
 def config_of(model: str, **more: Any) -> Any:
     """The Config that a model is measured with."""
-    return dataclasses.replace(load_config(model), **SETTINGS[model], **more)
+    return dataclasses.replace(
+        load_config(model), **{**train_plain.players_of(model).SETTINGS, **more}
+    )
 
 
 def batch_of(model: str, config: Any, recipe: Recipe) -> dict[str, np.ndarray]:
     """One batch of invented examples, as a training gets it."""
     random = np.random.default_rng(0)
-    count, side = config.batch_size, config.image_size
     noise = {
-        name: random.standard_normal((count, *shape), np.float32)
+        name: random.standard_normal((config.batch_size, *shape), np.float32)
         for name, shape in recipe.noise.items()
     }
-    channels = 3 if model == "regnety" else 1
-    pixels = random.random((count, side, side, channels), np.float32)
-    if model == "autoencoder":
-        return {"image": pixels}
-    label = random.integers(0, config.num_classes, count) if config.num_classes else None
-    image = 255.0 * pixels if model == "regnety" else (255.0 * pixels).astype(np.uint8)
-    return {"image": image, **noise, **({} if label is None else {"label": label})}
+    return {**train_plain.players_of(model).examples(config, random), **noise}
 
 
 def weights_of(recipe: Recipe) -> dict[str, np.ndarray]:
@@ -120,7 +107,7 @@ def bare_step(model: str, config: Any, recipe: Recipe, fused: bool = False) -> t
     """The compiled step of a model's players, in plain TensorFlow or plain JAX."""
     name = f"tests.bench.train_plain_{keras.backend.backend()}"
     operations = importlib.import_module(name)
-    players = getattr(train_plain, model)(config)
+    players = train_plain.players_of(model).players(config)
     more = {"fused": fused} if keras.backend.backend() == "tensorflow" else {}
     step: train_plain.Step = operations.compile_step(
         players, weights_of(recipe), operations, **more

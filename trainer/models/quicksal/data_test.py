@@ -48,7 +48,7 @@ def test_picture_and_mask_are_cropped_and_mirrored_alike() -> None:
         found = drawn(tf.constant([1, number]))
         image, mask = found["image"].numpy(), found["mask"].numpy()
         assert image.dtype == np.float32 and mask.dtype == np.uint8
-        assert 0 <= image.min() and image.max() <= 255
+        assert image.min() >= 0 and image.max() <= 255
         bright = image[:, :, 0] > (image.min() + image.max()) / 2
         # Between pixels the border of a mask may be half a pixel elsewhere.
         assert (bright != (mask > 0)).mean() < 0.03

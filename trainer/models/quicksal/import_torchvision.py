@@ -10,7 +10,7 @@ import numpy as np
 from trainer.backbones import mobilenet_v2
 from trainer.errors import UserError
 
-LEFT = ("networks/quicksal/decoder_", "networks/quicksal/logit/")
+LEFT = ("networks/decoder/",)
 """How the names of the variables begin that no such file has; they stay as they were drawn."""
 
 
@@ -33,4 +33,4 @@ def settings_of(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def convert(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The encoder's arrays by our variables' names, in Keras's layouts."""
     arrays = mobilenet_v2.convert(state)
-    return {f"networks/quicksal/{name}": value for name, value in arrays.items()}
+    return {f"networks/encoder/{name}": value for name, value in arrays.items()}

@@ -7,6 +7,8 @@ loss, since the paper's has a constant black map for a trap.
 
 import itertools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from keras import layers, ops
 from keras.initializers import HeNormal
 
 from trainer.backbones.mobilenet_v2 import (
+    CHANNELS,
     MEAN,
     STANDARD_DEVIATION,
     build_features,
@@ -35,20 +38,22 @@ SHOWN = 16  # pictures of a row of the report
 
 
 def recipe(config: Config) -> Recipe:
-    """One network and one loss."""
-    network = build_network(config)
+    """An encoder and a decoder, moved by one loss at rates of their own."""
+    networks = {"encoder": build_encoder(config), "decoder": build_decoder(config)}
     if config.encoder == "imagenet":
         for name, value in convert(torchvision_weights()).items():
             layer, variable = name.split("/")
-            getattr(network.get_layer(layer), variable).assign(value)
+            getattr(networks["encoder"].get_layer(layer), variable).assign(value)
     loss_of = {
         "cross_entropy_and_overlap": cross_entropy_and_overlap,
         "mean_absolute_error": mean_absolute_error,
     }[config.loss]
 
     def logit_of(image, training):
-        # Whatever the network computes in: the loss is a mean over many pixels.
-        return ops.cast(network(normalise(image), training=training), keras.config.floatx())
+        maps = networks["encoder"](normalise(image), training=training)
+        logit = networks["decoder"](maps, training=training)
+        # Whatever the networks compute in: the loss is a mean over many pixels.
+        return ops.cast(logit, keras.config.floatx())
 
     def loss(batch):
         logit = logit_of(batch["image"], training=True)[..., 0]
@@ -65,10 +70,10 @@ def recipe(config: Config) -> Recipe:
 
     size = config.image_size
     return Recipe(
-        networks={"quicksal": network},
-        updates=[Update(loss, {"quicksal": optimizer_of(config, network)})],
+        networks=networks,
+        updates=[Update(loss, optimizers_of(config, networks))],
         predict=lambda batch: segment(batch["image"]),
-        metrics=lambda class_names: [Saliency(), NonzeroParameters(network)],
+        metrics=lambda class_names: [Saliency(), NonzeroParameters(*networks.values())],
         signatures={
             "segment": Signature(
                 segment,
@@ -82,27 +87,48 @@ def recipe(config: Config) -> Recipe:
     )
 
 
-def optimizer_of(config: Config, network: keras.Model) -> keras.optimizers.Optimizer:
-    """Adam with a cyclic learning rate, which prunes where the network is to be sparse."""
+def optimizers_of(config: Config, networks: Mapping[str, keras.Model]) -> dict[str, Any]:
+    """Adam with a cyclic learning rate for each, which prunes where they are to be sparse."""
     of_an_epoch = max(config.train_examples // config.batch_size, 1)
     steps = config.epochs * of_an_epoch
     # A training ends at the lowest rate: whole cycles fill it.
     cycles = max(round(steps / (2 * config.half_cycle)), 1)
-    rate = TriangularCycles(
-        config.lowest_learning_rate,
-        config.highest_learning_rate,
-        max(steps // (2 * cycles), 1),
-    )
+
+    def rate(name):
+        factor = config.encoder_rate if name == "encoder" else 1.0
+        return TriangularCycles(
+            factor * config.lowest_learning_rate,
+            factor * config.highest_learning_rate,
+            max(steps // (2 * cycles), 1),
+        )
+
     if not config.sparsity:
-        return keras.optimizers.Adam(rate)
-    variables = network.trainable_variables
-    kernels = {v.path: v.shape for v in variables if v.path.endswith("kernel")}
-    total = sum(math.prod(v.shape) for v in variables)
-    others = total - sum(map(math.prod, kernels.values()))
-    kept = kept_weights(kernels, round((1.0 - config.sparsity) * total) - others)
+        return {name: keras.optimizers.Adam(rate(name)) for name in networks}
     until = min(config.pruning_epochs, config.epochs) * of_an_epoch
     every = max(min(until // CHOICES, EVERY), 1)
-    return PruningAdam(rate, kept=kept, steps=until // every * every, every=every)
+    until -= until % every
+    kept = weights_left(config, networks)
+    return {
+        name: PruningAdam(rate(name), kept=kept[name], steps=until, every=every)
+        for name in networks
+    }
+
+
+def weights_left(config: Config, networks: Mapping[str, keras.Model]) -> dict[str, dict[str, int]]:
+    """How many weights pruning leaves of each kernel, by its path, of each network by its name."""
+    sizes = {
+        (name, v.path): tuple(v.shape)
+        for name, network in networks.items()
+        for v in network.trainable_variables
+    }
+    kernels = {key: shape for key, shape in sizes.items() if key[1].endswith("kernel")}
+    total, prunable = (sum(map(math.prod, x.values())) for x in (sizes, kernels))
+    left = round((1.0 - config.sparsity) * total) - (total - prunable)
+    kept = kept_weights({"/".join(key): shape for key, shape in kernels.items()}, left)
+    return {
+        name: {path: kept[f"{name}/{path}"] for owner, path in kernels if owner == name}
+        for name in networks
+    }
 
 
 def normalise(image):
@@ -119,10 +145,16 @@ def normalise(image):
     return (image - ops.array(MEAN, precision)) / ops.array(STANDARD_DEVIATION, precision)
 
 
-def build_network(config: Config) -> keras.Model:
-    """Maps standardised pictures [batch, size, size, 3] to logits of their pixels, the same shape.
+def build_encoder(config: Config) -> keras.Model:
+    """Maps standardised pictures [batch, size, size, 3] to MobileNetV2's maps at five strides."""
+    image = keras.Input((config.image_size, config.image_size, 3), name="image")
+    return keras.Model(image, build_features(image, config.seed), name="encoder")
 
-    The logits have one channel: above 0 for what stands out.
+
+def build_decoder(config: Config) -> keras.Model:
+    """Maps the encoder's maps to logits of the pixels, [batch, size, size, 1].
+
+    They are above 0 for what stands out.
     """
     seeds = itertools.count(config.seed * 10_000 + 5_000)
 
@@ -157,11 +189,13 @@ def build_network(config: Config) -> keras.Model:
     def enlarge(x, name):
         return layers.UpSampling2D(2, interpolation="bilinear", name=name)(x)
 
-    image = keras.Input((config.image_size, config.image_size, 3), name="image")
-    maps = build_features(image, config.seed)[::-1]
+    maps = [
+        keras.Input((config.image_size // stride, config.image_size // stride, channels))
+        for stride, channels in CHANNELS.items()
+    ]
     x = None
-    for level, (skipped, widths) in enumerate(zip(maps, DECODER, strict=True), start=1):
-        name = f"decoder_{level}"
+    for level, (skipped, widths) in enumerate(zip(maps[::-1], DECODER, strict=True), start=1):
+        name = f"level_{level}"
         if x is not None:
             x = enlarge(x, f"{name}_enlarged")
             skipped = layers.Concatenate(name=f"{name}_skip")([x, skipped])
@@ -169,7 +203,7 @@ def build_network(config: Config) -> keras.Model:
     # Small at first, so that no pixel is decided before anything is learnt.
     initial = keras.initializers.RandomNormal(0.0, 0.01, seed=next(seeds))
     x = layers.Conv2D(1, 3, padding="same", kernel_initializer=initial, name="logit")(x)
-    return keras.Model(image, enlarge(x, "logit_enlarged"), name="quicksal")
+    return keras.Model(maps, enlarge(x, "logit_enlarged"), name="decoder")
 
 
 def cross_entropy_and_overlap(logit, mask):
@@ -195,21 +229,21 @@ def mean_absolute_error(logit, mask):
 
 
 class NonzeroParameters:
-    """How many trained parameters of a network differ from zero.
+    """How many trained parameters of networks differ from zero.
 
     Args:
-        network: whose they are.
+        networks: whose they are.
     """
 
-    def __init__(self, network: keras.Model):
-        self._network = network
+    def __init__(self, *networks: keras.Model):
+        self._networks = networks
 
     def update(self, batch, outputs) -> None:
         """Batches say nothing about it."""
 
     def result(self) -> dict[str, float]:
         """`nonzero_parameters`, in millions; `sparsity`, the part that is zero."""
-        values = [ops.convert_to_numpy(v) for v in self._network.trainable_variables]
+        values = [ops.convert_to_numpy(v) for n in self._networks for v in n.trainable_variables]
         count, total = sum(map(np.count_nonzero, values)), sum(v.size for v in values)
         return {"nonzero_parameters": count / 1e6, "sparsity": 1.0 - count / total}
 
