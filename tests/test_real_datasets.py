@@ -213,6 +213,32 @@ def test_masks_of_tux_paint(real: Callable[[str], Path], tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_scenes_of_tux_paint_share_nothing_between_splits(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    try:
+        fetch.tuxpaint_scenes(root, train=64, held_out=8)
+        photos = {stamp.name.replace("/", "-") for stamp in fetch.stamps() if stamp.photo}
+    except fetch.Unreachable as error:
+        pytest.skip(str(error))
+    _, dataset = open_dataset(root)
+    assert dataset.splits == {"train": 64, "validation": 8, "test": 8}
+    stamps = {}
+    for split, count in dataset.splits.items():
+        keys = [Path(dataset.key(split, number)).stem for number in range(count)]
+        # The adapter's split is the one that they were made for, and numbered in.
+        assert sorted(int(key.split("-")[-2]) for key in keys) == list(range(count))
+        stamps[split] = {key.rsplit("-", 2)[0] for key in keys}
+        for number in range(count):
+            example = dataset.read(split, number)
+            mask = pixels(example["mask"])
+            assert mask.shape == pixels(example["image"]).shape[:2]
+            assert set(np.unique(mask)) == {0, 255} and 0.005 < (mask > 0).mean() < 0.8
+    assert stamps["validation"] | stamps["test"] <= photos
+    assert not stamps["train"] & (stamps["validation"] | stamps["test"])
+    assert not stamps["validation"] & stamps["test"]
+
+
+@pytest.mark.slow
 def test_animals_of_tux_paint(real: Callable[[str], Path], tmp_path: Path) -> None:
     manifest, examples = stored(real("tuxpaint-animals"), tmp_path / "examples", "cub")
     assert manifest.class_names == ("birds", "fish", "insects", "mammals")

@@ -26,8 +26,8 @@ def adversaries(config: Any, discriminator_loss: Loss, generator_loss: Loss) -> 
         return Adam(lambda *_: rate, config.momentum, 1e-8)
 
     return [
-        Player(discriminator_loss, ("discriminator/*",), adam(config.discriminator_learning_rate)),
-        Player(generator_loss, ("generator/*",), adam(config.learning_rate)),
+        Player(discriminator_loss, {"discriminator/*": adam(config.discriminator_learning_rate)}),
+        Player(generator_loss, {"generator/*": adam(config.learning_rate)}),
         *([judge()] if config.num_classes else []),
     ]
 
@@ -39,7 +39,7 @@ def judge() -> Player:
         image = operations.as_float(batch["image"]) / 127.5 - 1.0
         return judged(operations, weights, "judge", image, batch["label"]), {}
 
-    return Player(judge_loss, ("judge/*",), Adam(lambda *_: 1e-3))
+    return Player(judge_loss, {"judge/*": Adam(lambda *_: 1e-3)})
 
 
 def judged(operations: Operations, weights: Values, network: str, x: Any, label: Any) -> Any:

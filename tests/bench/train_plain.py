@@ -79,24 +79,23 @@ class Player:
 
     Attributes:
         loss: what it lowers.
-        moves: patterns of the names of the weights that it moves; moving statistics are none.
-        optimizer: how.
+        moves: pattern of the names of weights -> what moves those that fit; moving statistics are
+            no weights.
         clip_norm: bound on the norm of all its gradients together.
     """
 
     loss: Loss
-    moves: tuple[str, ...]
-    optimizer: Adam | Momentum
+    moves: Mapping[str, Adam | Momentum]
     clip_norm: float | None = None
 
-    def moved(self, names: Iterable[str]) -> list[str]:
-        """Those among the names of weights that it moves."""
-        return [
-            name
-            for name in names
+    def moved(self, names: Iterable[str]) -> dict[str, Adam | Momentum]:
+        """Those among the names that it moves, and by what."""
+        return {
+            name: optimizer
+            for pattern, optimizer in self.moves.items()
+            for name in fnmatch.filter(names, pattern)
             if "/moving_" not in name
-            and any(fnmatch.fnmatchcase(name, pattern) for pattern in self.moves)
-        ]
+        }
 
 
 def players_of(model: str) -> Any:

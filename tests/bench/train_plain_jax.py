@@ -147,21 +147,20 @@ def compile_step(
         operations: this module.
     """
 
-    def moved(player: Player, weights: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: weights[name] for name in player.moved(weights)}
+    optimizers = [player.moved(values) for player in players]
 
     def take(state: Any, batch: Any) -> Any:
         weights, slots, number = state
         losses = []
         now = number.astype(jnp.float32)
-        for index, player in enumerate(players):
+        for index, (player, by) in enumerate(zip(players, optimizers, strict=True)):
 
             def loss_of(
                 moving: Any, player: Player = player, weights: Any = weights, batch: Any = batch
             ) -> Any:
                 return player.loss(operations, {**weights, **moving}, batch)
 
-            moving = moved(player, weights)
+            moving = {name: weights[name] for name in by}
             (loss, found), gradients = jax.value_and_grad(loss_of, has_aux=True)(moving)
             if player.clip_norm is not None:
                 norm = jnp.sqrt(sum(jnp.sum(g * g) for g in gradients.values()))
@@ -171,7 +170,7 @@ def compile_step(
             batch = {**batch, **{n: value for n, value in found.items() if n not in weights}}
             kept = {}
             for name, gradient in gradients.items():
-                weights[name], kept[name] = player.optimizer.move(
+                weights[name], kept[name] = by[name].move(
                     operations, moving[name], gradient, slots[index][name], now
                 )
             slots = [*slots[:index], kept, *slots[index + 1 :]]
@@ -182,10 +181,10 @@ def compile_step(
     weights = {name: jnp.array(value) for name, value in values.items()}
     slots = [
         {
-            name: tuple(jnp.zeros_like(value) for _ in range(player.optimizer.slots))
-            for name, value in moved(player, weights).items()
+            name: tuple(jnp.zeros_like(weights[name]) for _ in range(optimizer.slots))
+            for name, optimizer in of_player.items()
         }
-        for player in players
+        for of_player in optimizers
     ]
     state = [(weights, slots, jnp.zeros((), jnp.int32))]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tests.bench.train_plain import ADAM_SECOND_DECAY, Adam, Player, Step
+from tests.bench.train_plain import ADAM_SECOND_DECAY, Adam, Momentum, Player, Step
 
 matmul, reshape = tf.matmul, tf.reshape
 relu, sigmoid, tanh, softplus = tf.nn.relu, tf.sigmoid, tf.tanh, tf.nn.softplus
@@ -132,13 +132,14 @@ def compile_step(
     """
     variables = {name: tf.Variable(value) for name, value in values.items()}
     number = tf.Variable(0, dtype=tf.int64)
-    moved = [{name: variables[name] for name in player.moved(variables)} for player in players]
+    optimizers = [player.moved(variables) for player in players]
+    moved = [{name: variables[name] for name in of_player} for of_player in optimizers]
     slots = [
         {
-            name: [tf.Variable(tf.zeros_like(v)) for _ in range(player.optimizer.slots)]
-            for name, v in of_player.items()
+            name: [tf.Variable(tf.zeros_like(variables[name])) for _ in range(optimizer.slots)]
+            for name, optimizer in of_player.items()
         }
-        for player, of_player in zip(players, moved, strict=True)
+        for of_player in optimizers
     ]
 
     @tf.function(autograph=False)
@@ -146,7 +147,7 @@ def compile_step(
         losses = []
         batch = dict(batch)
         now = tf.cast(number, tf.float32)
-        for player, of_player, of_slots in zip(players, moved, slots, strict=True):
+        for player, by, of_player, of_slots in zip(players, optimizers, moved, slots, strict=True):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(list(of_player.values()))
                 weights = {name: tf.convert_to_tensor(v) for name, v in variables.items()}
@@ -159,9 +160,9 @@ def compile_step(
             for name, variable in of_player.items():
                 gradient = gradients[name]
                 if fused:
-                    _move_fused(player, variable, gradient, of_slots[name], operations, now)
+                    _move_fused(by[name], variable, gradient, of_slots[name], operations, now)
                     continue
-                value, kept = player.optimizer.move(
+                value, kept = by[name].move(
                     operations, weights[name], gradient, of_slots[name], now
                 )
                 variable.assign(value)
@@ -180,14 +181,13 @@ def compile_step(
 
 
 def _move_fused(
-    player: Player,
+    optimizer: Adam | Momentum,
     variable: tf.Variable,
     gradient: tf.Tensor,
     slots: list[tf.Variable],
     operations: Any,
     now: Any,
 ) -> None:
-    optimizer = player.optimizer
     rate = optimizer.rate(operations, now)
     if isinstance(optimizer, Adam):
         tf.raw_ops.ResourceApplyAdam(

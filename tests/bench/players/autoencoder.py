@@ -44,4 +44,4 @@ def players(config: Any) -> list[Player]:
     def rate(operations: Operations, step: Any) -> Any:
         return 0.5 * config.learning_rate * (1.0 + operations.cosine(math.pi * step / steps))
 
-    return [Player(loss, ("autoencoder/*",), Adam(rate))]
+    return [Player(loss, {"autoencoder/*": Adam(rate)})]

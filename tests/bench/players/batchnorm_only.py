@@ -29,7 +29,6 @@ def players(config: Any) -> list[Player]:
     from trainer.models.batchnorm_only.recipe import EPSILON, MEAN, MOMENTUM, STANDARD_DEVIATION
 
     mean, deviation = (np.array(v, np.float32) for v in (MEAN, STANDARD_DEVIATION))
-    moves = ("resnet/*/gamma", "resnet/*/beta")
 
     def loss(operations: Operations, weights: Values, batch: Batch) -> tuple[Any, Values]:
         measured: Values = {}
@@ -61,10 +60,11 @@ def players(config: Any) -> list[Player]:
         logit = operations.matmul(operations.mean(x, (1, 2)), weights["resnet/output/kernel"])
         logit = logit + weights["resnet/output/bias"]
         error = operations.mean(operations.cross_entropy(batch["label"], logit))
-        trained = Player(loss, moves, optimizer).moved(weights)
+        trained = player.moved(weights)
         squares = sum(operations.total(weights[name] * weights[name]) for name in trained)
         return error + 0.5 * config.weight_decay * squares, measured
 
     # No turn sees the first milestone.
     optimizer = Momentum(lambda *_: config.learning_rate, config.momentum, nesterov=False)
-    return [Player(loss, moves, optimizer)]
+    player = Player(loss, {"resnet/*/gamma": optimizer, "resnet/*/beta": optimizer})
+    return [player]

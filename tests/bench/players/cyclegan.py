@@ -126,10 +126,10 @@ def players(config: Any) -> list[Player]:
 
     adam = Adam(lambda *_: config.learning_rate, config.momentum, 1e-8)
     return [
-        Player(generators_loss, ("a_to_b/*", "b_to_a/*"), adam),
-        Player(discriminators_loss, ("discriminator_a/*", "discriminator_b/*"), adam),
+        Player(generators_loss, {"a_to_b/*": adam, "b_to_a/*": adam}),
+        Player(discriminators_loss, {"discriminator_?/*": adam}),
         *(
-            [Player(judges_loss, ("judge_a/*", "judge_b/*"), Adam(lambda *_: 1e-3))]
+            [Player(judges_loss, {"judge_?/*": Adam(lambda *_: 1e-3)})]
             if config.num_classes
             else []
         ),

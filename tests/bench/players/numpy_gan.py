@@ -52,7 +52,7 @@ def players(config: Any) -> list[Player]:
 
     adam = Adam(lambda *_: config.learning_rate, config.momentum, 1e-8)
     found = [
-        Player(discriminator_loss, ("discriminator/*",), adam, config.clip_norm),
-        Player(generator_loss, ("generator/*",), adam, config.clip_norm),
+        Player(discriminator_loss, {"discriminator/*": adam}, config.clip_norm),
+        Player(generator_loss, {"generator/*": adam}, config.clip_norm),
     ]
     return [*found, judge()] if config.num_classes else found

@@ -44,13 +44,16 @@ def players(config: Any) -> list[Player]:
     def loss(operations: Operations, weights: Values, batch: Batch) -> tuple[Any, Values]:
         measured: Values = {}
 
+        def whole(name: str) -> str:
+            return f"{'encoder' if name.startswith('features_') else 'decoder'}/{name}"
+
         def kernel(name: str) -> Any:
-            return weights[f"quicksal/{name}/kernel"]
+            return weights[f"{whole(name)}/kernel"]
 
         def normalised(x: Any, name: str) -> Any:
-            scale, offset = (weights[f"quicksal/{name}/{kind}"] for kind in ("gamma", "beta"))
+            scale, offset = (weights[f"{whole(name)}/{kind}"] for kind in ("gamma", "beta"))
             x, *new = operations.normalise(x, scale, offset, EPSILON)
-            measured.update(moved_statistics(f"quicksal/{name}", weights, measured, new, MOMENTUM))
+            measured.update(moved_statistics(whole(name), weights, measured, new, MOMENTUM))
             return x
 
         def active(x: Any, name: str) -> Any:
@@ -92,11 +95,11 @@ def players(config: Any) -> list[Player]:
             return pointwise(operations.concatenate(branches), f"{name}_out")
 
         maps = encoded((batch["image"] / 255.0 - mean) / deviation)[::-1]
-        x = inception(maps[0], "decoder_1")
+        x = inception(maps[0], "level_1")
         for level in range(2, len(DECODER) + 1):
             skipped = operations.concatenate([operations.enlarge(x), maps[level - 1]])
-            x = inception(skipped, f"decoder_{level}")
-        x = operations.convolve(x, kernel("logit"), 1, 1, 1) + weights["quicksal/logit/bias"]
+            x = inception(skipped, f"level_{level}")
+        x = operations.convolve(x, kernel("logit"), 1, 1, 1) + weights["decoder/logit/bias"]
         logit = operations.enlarge(x)[..., 0]
         mask = operations.as_float(batch["mask"])
         error = operations.mean(operations.softplus(logit) - logit * mask)
@@ -105,10 +108,11 @@ def players(config: Any) -> list[Player]:
         either = operations.total(found + mask, (1, 2)) - common
         return error + operations.mean(1.0 - (common + 1.0) / (either + 1.0)), measured
 
-    lowest, highest = config.lowest_learning_rate, config.highest_learning_rate
-
-    def rate(operations: Operations, step: Any) -> Any:
+    def rate(factor: float) -> Any:
+        lowest, highest = config.lowest_learning_rate, config.highest_learning_rate
         # No turn sees the end of the first rise.
-        return lowest + (highest - lowest) * step / config.half_cycle
+        slope = (highest - lowest) / config.half_cycle
+        return lambda operations, step: factor * (lowest + slope * step)
 
-    return [Player(loss, ("quicksal/*",), Adam(rate))]
+    moves = {"encoder/*": Adam(rate(config.encoder_rate)), "decoder/*": Adam(rate(1.0))}
+    return [Player(loss, moves)]

@@ -90,4 +90,4 @@ def players(config: Any) -> list[Player]:
         progress = operations.minimum(epoch / config.epochs, 1.0)
         return 0.5 * peak * (1.0 + operations.cosine(math.pi * progress)) * warm
 
-    return [Player(loss, ("regnety/*",), Momentum(rate, config.momentum))]
+    return [Player(loss, {"regnety/*": Momentum(rate, config.momentum)})]

@@ -81,4 +81,4 @@ def players(config: Any) -> list[Player]:
     def rate(operations: Operations, step: Any) -> Any:
         return config.learning_rate * (1.0 - operations.minimum(step / steps, 1.0))
 
-    return [Player(loss, ("tiny_resnet/*",), Adam(rate, epsilon=config.epsilon))]
+    return [Player(loss, {"tiny_resnet/*": Adam(rate, epsilon=config.epsilon)})]
