@@ -7,6 +7,7 @@ a map that is grey all over earns nothing here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import convolve, distance_transform_edt
@@ -66,7 +67,7 @@ def intersection_over_union(saliency: np.ndarray, mask: np.ndarray) -> float:
     return float(np.count_nonzero(found & mask) / union) if union else 1.0
 
 
-def f_beta(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
+def f_beta(precision: Any, recall: Any) -> Any:
     """(1 + b) P R / (b P + R) with b = 0.3; 0 where nothing is right (Achanta et al. 2009, eq. 6).
 
     Args:
@@ -84,7 +85,7 @@ def adaptive_f_beta(saliency: np.ndarray, mask: np.ndarray) -> float:
     hits = np.count_nonzero(found & mask)
     if not hits:
         return 0.0
-    return float(f_beta(hits / np.count_nonzero(found), hits / np.count_nonzero(mask)))
+    return float(f_beta(hits / found.sum(), hits / mask.sum()))
 
 
 def f_beta_curve(saliency: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -94,7 +95,8 @@ def f_beta_curve(saliency: np.ndarray, mask: np.ndarray) -> np.ndarray:
         np.cumsum(np.bincount(levels[where], minlength=THRESHOLDS)[::-1]) for where in (mask, ~mask)
     )
     precision = inside / np.maximum(inside + outside, 1)
-    return f_beta(precision, inside / max(np.count_nonzero(mask), 1))
+    curve: np.ndarray = f_beta(precision, inside / max(mask.sum(), 1))
+    return curve
 
 
 def weighted_f_beta(saliency: np.ndarray, mask: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import scipy.io  # type: ignore[import-untyped]
+import scipy.io
 from PIL import Image
 
 SYNSETS = {

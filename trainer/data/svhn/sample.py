@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import scipy.io  # type: ignore[import-untyped]
+import scipy.io
 
 _COUNTS = {"train": 40, "test": 20, "extra": 10}
 _HEADER_TEXT = b"MATLAB 5.0 MAT-file, Platform: GLNXA64, Created on: Mon Dec  5 21:09:26 2011"
