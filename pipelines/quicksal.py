@@ -4,7 +4,7 @@ from typing import Any
 
 from pipelines.training import Stage, training_pipeline
 
-STAGES = [Stage("train"), Stage("prune", {"sparsity": 0.9575})]
+STAGES = [Stage("train"), Stage("prune", {"sparsity": 0.9575, "encoder_rate": 1.0})]
 
 
 def build(target: str = "local") -> Any:

@@ -8,7 +8,7 @@
     python -m tests.fetch horse-deer FOLDER        # CIFAR-10's, 12,000, in unpaired folders
     python -m tests.fetch coco FOLDER              # 20 pictures of COCO 2017, all its annotations
     python -m tests.fetch tuxpaint FOLDER          # 157 cut-out photos on photos, as MSRA10K
-    python -m tests.fetch tuxpaint-scenes FOLDER   # 4,000, no cut-out or photo in two splits
+    python -m tests.fetch tuxpaint-scenes FOLDER   # 10,000, no cut-out or photo in two splits
     python -m tests.fetch tuxpaint-animals FOLDER  # 134 with boxes and captions, as CUB-200-2011
     python -m tests.fetch tuxpaint-classes FOLDER  # 12,000 of 200 classes at 64 pixels, in folders
 
@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from trainer.artifact import sha256, whole_folder
 from trainer.data.svhn.sample import write_digits
@@ -105,6 +105,22 @@ IMAGENET = Package(
     "3.3.4",
     "1276cb1c1f636d1e6db08fb0d5cb00ec02144f145465166192dc86a86fce9e1c",
 )
+WALLPAPERS = {
+    Package(
+        "debian",
+        "lomiri-wallpapers-16.04",
+        "20.04.0-2",
+        "a99ff6a3bfe451e4cc0682ecb3cc82e71740626d59e4845ae34a0a0e45421eab",
+    ): "*/backgrounds/*.jpg",
+    Package(
+        "debian",
+        "mate-backgrounds",
+        "1.26.0-1",
+        "7bf4c2209f34b4f61ba6d24c8b58c28b361e82e4b943aae6d42c030169af9e04",
+    ): "*/backgrounds/mate/nature/*.jpg",
+}
+"""Packages of photographs -> where in them they are."""
+
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
@@ -448,13 +464,14 @@ def tuxpaint(root: Path) -> None:
                 Image.fromarray(mask * np.uint8(255)).save(target / f"{name}.png")
 
 
-def tuxpaint_scenes(root: Path, train: int = 3_200, held_out: int = 400) -> None:
+def tuxpaint_scenes(root: Path, train: int = 8_000, held_out: int = 1_000) -> None:
     """Writes stamps upon photos in the layout of MSRA10K, so that no two splits share any of them.
 
     Of the stamps that are photos, one in ten is for the test alone and one for validation; the rest
     are for training, and every other time a drawing. Of COCO's pictures it is one in four each;
-    those of ImageNet are for training. A stamp is turned, mirrored, larger or smaller and elsewhere
-    in each picture (all of it is ours).
+    those of ImageNet and wallpapers are for training. A stamp is turned, mirrored, larger or
+    smaller and elsewhere in each picture; for training, both it and the photo get colours and light
+    of their own (all of it is ours).
 
     Args:
         root: the folder.
@@ -466,31 +483,38 @@ def tuxpaint_scenes(root: Path, train: int = 3_200, held_out: int = 400) -> None
         raise ValueError(f"train must be eight times held_out, {8 * held_out}; got {train}.")
     found = stamps()
     cut_out = [stamp for stamp in found if stamp.photo]
-    drawn = [stamp for stamp in found if not stamp.photo]
+    kinds = [
+        [stamp for number, stamp in enumerate(cut_out) if number % 10 < 8],
+        [stamp for stamp in found if not stamp.photo],
+    ]
     of_coco = coco_photos()
-    files = read_package(IMAGENET, "*/foolbox/data/imagenet_*.jpg")
-    of_imagenet = [np.asarray(Image.open(io.BytesIO(c)).convert("RGB")) for _, c in files]
-    kept = [s for i, s in enumerate(cut_out) if i % 10 not in (8, 9)]
+    backgrounds = [photo for number, photo in enumerate(of_coco) if number % 4 < 2]
+    for package, pattern in {IMAGENET: "*/foolbox/data/imagenet_*.jpg", **WALLPAPERS}.items():
+        for _, content in sorted(read_package(package, pattern)):
+            with Image.open(io.BytesIO(content)) as image:
+                image.thumbnail((_LARGEST, _LARGEST))
+                backgrounds.append(np.asarray(image.convert("RGB")))
     splits = {
-        "train": (train, [kept, drawn], [p for i, p in enumerate(of_coco) if i % 4 not in (2, 3)]),
+        "train": (train, kinds, backgrounds),
         "validation": (held_out, [cut_out[8::10]], of_coco[2::4]),
         "test": (held_out, [cut_out[9::10]], of_coco[3::4]),
     }
     with whole_folder(root) as folder:
         target = folder / "MSRA10K_Imgs_GT" / "Imgs"
         target.mkdir(parents=True)
-        for split, (count, kinds, backgrounds) in splits.items():
-            if split == "train":
-                backgrounds += of_imagenet
+        for split, (count, of_split, photos_of_split) in splits.items():
             generator = np.random.default_rng(count)
             for number in range(count):
-                of_kind = kinds[number % len(kinds)]
+                of_kind = of_split[number % len(of_split)]
                 stamp = of_kind[generator.integers(len(of_kind))]
-                photo = backgrounds[generator.integers(len(backgrounds))]
-                picture, mask = _scene(stamp, photo, generator)
+                photo = photos_of_split[generator.integers(len(photos_of_split))]
+                picture, mask = _scene(stamp, photo, generator, varied=split == "train")
                 name = _name_for(split, f"{stamp.name.replace('/', '-')}-{number:04d}")
                 picture.save(target / f"{name}.jpg", quality=95)
                 mask.save(target / f"{name}.png")
+
+
+_LARGEST = 1_024  # pixels: longer side of a photo that pieces are cut out of
 
 
 def _name_for(split: str, stem: str) -> str:
@@ -504,20 +528,32 @@ def _name_for(split: str, stem: str) -> str:
 
 
 def _scene(
-    stamp: Stamp, photo: np.ndarray, generator: np.random.Generator
+    stamp: Stamp, photo: np.ndarray, generator: np.random.Generator, *, varied: bool
 ) -> tuple[Image.Image, Image.Image]:
-    """A stamp somewhere upon a piece of a photo, RGB, and where it is, 0 or 255."""
+    """A stamp somewhere upon a piece of a photo, RGB, and where it is, 0 or 255.
+
+    Args:
+        stamp: the one.
+        photo: the other.
+        generator: decides on everything.
+        varied: whether both get colours and light of their own.
+    """
     height, width = generator.permutation(_CANVAS).tolist()
     most = min(photo.shape[0] / height, photo.shape[1] / width)
     part = most * generator.uniform(0.5, 1.0)
     rows, columns = int(height * part), int(width * part)
     top, left = generator.integers([photo.shape[0] - rows + 1, photo.shape[1] - columns + 1])
     piece = Image.fromarray(photo[top : top + rows, left : left + columns])
-    picture = piece.resize((width, height), Image.Resampling.BICUBIC).convert("RGBA")
+    piece = piece.resize((width, height), Image.Resampling.BICUBIC)
+    picture = (_coloured(piece, generator) if varied else piece).convert("RGBA")
     if generator.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     image = Image.fromarray(stamp.pixels)
     image.thumbnail((_CANVAS[1], _CANVAS[1]))
+    if varied:
+        opacity = image.getchannel("A")
+        image = _coloured(image.convert("RGB"), generator)
+        image.putalpha(opacity)
     image = image.rotate(generator.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
     if generator.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -531,6 +567,18 @@ def _scene(
     picture.alpha_composite(layer)
     mask = layer.getchannel("A").point(lambda opacity: 255 * (opacity > 127))
     return picture.convert("RGB"), mask
+
+
+def _coloured(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """A picture in another light, one time in two of other hues."""
+    for kind in (ImageEnhance.Color, ImageEnhance.Contrast, ImageEnhance.Brightness):
+        image = kind(image).enhance(generator.uniform(0.6, 1.4))
+    if generator.random() < 0.5:
+        hue, saturation, value = image.convert("HSV").split()
+        shift = int(generator.integers(256))
+        hue = hue.point(lambda level: (level + shift) % 256)
+        image = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    return image
 
 
 def tuxpaint_animals(root: Path) -> None:

@@ -44,15 +44,19 @@ BLOCKS = (
 STEM_WIDTH = 32
 
 
-TAPS = (1, 3, 6, 13, 17)
-"""Numbers of the blocks whose maps are the last of strides 2, 4, 8, 16 and 32 (counted from 1)."""
+TAPPED = (0, 1, 2, 4, 6)
+"""Rows of table 2 whose last maps are the last of strides 2, 4, 8, 16 and 32."""
 
+DEPTH = 4
+"""Most repetitions of a row."""
 
 CHANNELS = {2: 16, 4: 24, 8: 32, 16: 96, 32: 320}
 """Stride -> channels of the last map of it."""
 
 
-def build_features(image: keras.KerasTensor, seed: int) -> list[keras.KerasTensor]:
+def build_features(
+    image: keras.KerasTensor, seed: int, depth: int = DEPTH
+) -> list[keras.KerasTensor]:
     """The last maps of each resolution, up to the last block.
 
     Layers have torchvision's names, with strokes for dots: `features_0_0` is the first convolution.
@@ -60,6 +64,7 @@ def build_features(image: keras.KerasTensor, seed: int) -> list[keras.KerasTenso
     Args:
         image: pictures [batch, height, width, 3], standardised by `MEAN` and `STANDARD_DEVIATION`.
         seed: decides initial weights: normal by fan-out, as in torchvision.
+        depth: most repetitions of a row; torchvision's weights fit 4, which are all.
 
     Returns:
         At strides 2, 4, 8, 16 and 32: [batch, height / stride, width / stride, channels] with 16,
@@ -92,8 +97,8 @@ def build_features(image: keras.KerasTensor, seed: int) -> list[keras.KerasTenso
 
     x = active(convolve(image, STEM_WIDTH, "features_0_0", 3, 2), "features_0_1")
     taps, number = [], 0
-    for expansion, channels, repetitions, first_stride in BLOCKS:
-        for repetition in range(repetitions):
+    for row, (expansion, channels, repetitions, first_stride) in enumerate(BLOCKS):
+        for repetition in range(min(repetitions, depth)):
             number += 1
             before, name, part = x, f"features_{number}_conv", 0
             if expansion > 1:
@@ -104,8 +109,8 @@ def build_features(image: keras.KerasTensor, seed: int) -> list[keras.KerasTenso
             x = normalise(convolve(x, channels, f"{name}_{part + 1}"), f"{name}_{part + 2}")
             if stride == 1 and before.shape[-1] == channels:
                 x = layers.Add(name=f"{name}_sum")([before, x])
-            if number in TAPS:
-                taps.append(x)
+        if row in TAPPED:
+            taps.append(x)
     return taps
 
 

@@ -35,7 +35,7 @@ def players(config: Any) -> list[Player]:
         MEAN,
         MOMENTUM,
         STANDARD_DEVIATION,
-        TAPS,
+        TAPPED,
     )
     from trainer.models.quicksal.recipe import DECODER
 
@@ -62,8 +62,8 @@ def players(config: Any) -> list[Player]:
         def encoded(x: Any) -> list[Any]:
             x = active(operations.convolve(x, kernel("features_0_0"), 2, 1, 1), "features_0_1")
             maps, number = [], 0
-            for expansion, channels, repetitions, first in BLOCKS:
-                for repetition in range(repetitions):
+            for row, (expansion, channels, repetitions, first) in enumerate(BLOCKS):
+                for repetition in range(min(repetitions, config.depth)):
                     number, part = number + 1, 0
                     name, before = f"features_{number}_conv", x
                     stride = first if repetition == 0 else 1
@@ -76,8 +76,8 @@ def players(config: Any) -> list[Player]:
                     x = normalised(x, f"{name}_{part + 2}")
                     if stride == 1 and before.shape[-1] == channels:
                         x = before + x
-                    if number in TAPS:
-                        maps.append(x)
+                if row in TAPPED:
+                    maps.append(x)
             return maps
 
         def pointwise(x: Any, name: str) -> Any:

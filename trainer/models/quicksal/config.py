@@ -42,6 +42,8 @@ class Config:
 
     Attributes:
         encoder: begin with imagenet, MobileNetV2 as torchvision trained it, or random weights.
+        depth: most repetitions of a row of MobileNetV2's blocks; 4 are all, as imagenet's weights
+            want them.
         image_size: side of the squares that the network sees, in pixels; a multiple of 32.
         loss: cross_entropy_and_overlap, or the paper's mean_absolute_error.
         lowest_learning_rate: of Adam, at the beginning and at the end of each cycle.
@@ -57,6 +59,7 @@ class Config:
     """
 
     encoder: Literal["imagenet", "random"] = "imagenet"
+    depth: int = 4
     image_size: int = 224
     loss: Literal["cross_entropy_and_overlap", "mean_absolute_error"] = "cross_entropy_and_overlap"
     lowest_learning_rate: float = 1e-4
@@ -75,6 +78,10 @@ class Config:
             raise ValueError(
                 f"image_size must be a multiple of {STRIDE}, by which the encoder divides it; got "
                 f"{self.image_size}."
+            )
+        if self.depth < 1 or (self.encoder == "imagenet" and self.depth < 4):
+            raise ValueError(
+                f"depth must be at least 1, and 4 where encoder is imagenet; got {self.depth}."
             )
         if not 0.0 <= self.sparsity < 1.0:
             raise ValueError(f"sparsity must be from 0 to below 1; got {self.sparsity}.")
@@ -100,6 +107,7 @@ class Config:
 # step at the usual rate.
 TINY = Config(
     encoder="random",
+    depth=1,
     image_size=64,
     lowest_learning_rate=1e-6,
     highest_learning_rate=1e-6,
@@ -115,4 +123,4 @@ Rounding carries a few of a million activations across the kink of their ReLU.
 """
 
 TINY_TAKES_MINUTES = True
-"""All checks of it together: it has all of MobileNetV2, and XLA takes its time to compile it."""
+"""All checks of it together: XLA takes its time to compile 67 convolutions."""

@@ -24,6 +24,7 @@ from trainer.backbones.mobilenet_v2 import (
     torchvision_weights,
 )
 from trainer.layers.batch_normalization import BatchNormalization
+from trainer.layers.up_sampling import BilinearUpSampling2D
 from trainer.metrics.saliency import Saliency
 from trainer.models.quicksal.config import Config
 from trainer.optimizers.pruning import EVERY, PruningAdam, kept_weights
@@ -148,7 +149,7 @@ def normalise(image):
 def build_encoder(config: Config) -> keras.Model:
     """Maps standardised pictures [batch, size, size, 3] to MobileNetV2's maps at five strides."""
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
-    return keras.Model(image, build_features(image, config.seed), name="encoder")
+    return keras.Model(image, build_features(image, config.seed, config.depth), name="encoder")
 
 
 def build_decoder(config: Config) -> keras.Model:
@@ -186,9 +187,6 @@ def build_decoder(config: Config) -> keras.Model:
         x = layers.Concatenate(name=f"{name}_branches")(branches)
         return pointwise(x, width_out, f"{name}_out")
 
-    def enlarge(x, name):
-        return layers.UpSampling2D(2, interpolation="bilinear", name=name)(x)
-
     maps = [
         keras.Input((config.image_size // stride, config.image_size // stride, channels))
         for stride, channels in CHANNELS.items()
@@ -197,13 +195,14 @@ def build_decoder(config: Config) -> keras.Model:
     for level, (skipped, widths) in enumerate(zip(maps[::-1], DECODER, strict=True), start=1):
         name = f"level_{level}"
         if x is not None:
-            x = enlarge(x, f"{name}_enlarged")
+            x = BilinearUpSampling2D(name=f"{name}_enlarged")(x)
             skipped = layers.Concatenate(name=f"{name}_skip")([x, skipped])
         x = inception(skipped, *widths, name)
     # Small at first, so that no pixel is decided before anything is learnt.
     initial = keras.initializers.RandomNormal(0.0, 0.01, seed=next(seeds))
     x = layers.Conv2D(1, 3, padding="same", kernel_initializer=initial, name="logit")(x)
-    return keras.Model(maps, enlarge(x, "logit_enlarged"), name="decoder")
+    logit = BilinearUpSampling2D(name="logit_enlarged")(x)
+    return keras.Model(maps, logit, name="decoder")
 
 
 def cross_entropy_and_overlap(logit, mask):

@@ -30,7 +30,8 @@ Networks = dict[str, keras.Model]
 
 @pytest.fixture(scope="module")
 def networks() -> Networks:
-    return {"encoder": build_encoder(TINY), "decoder": build_decoder(TINY)}
+    config = dataclasses.replace(TINY, depth=4)
+    return {"encoder": build_encoder(config), "decoder": build_decoder(config)}
 
 
 def trained(networks: Networks) -> int:
@@ -65,7 +66,7 @@ def test_a_map_has_the_size_of_the_picture(networks: Networks) -> None:
 
 
 def test_an_encoder_of_imagenet_has_torchvisions_weights() -> None:
-    ours = recipe(dataclasses.replace(TINY, encoder="imagenet")).networks["encoder"]
+    ours = recipe(Config(image_size=64)).networks["encoder"]
     for name, value in convert(torchvision_weights()).items():
         layer, variable = name.split("/")
         found = getattr(ours.get_layer(layer), variable)
@@ -230,6 +231,7 @@ def test_it_fits_a_few_pictures_and_prunes_what_it_learned() -> None:
     ("settings", "message"),
     [
         ({"image_size": 100}, "image_size must be a multiple of 32"),
+        ({"depth": 1}, "depth must be at least 1, and 4 where"),
         ({"sparsity": 1.0}, "sparsity must be from 0 to below 1"),
         ({"lowest_learning_rate": 1e-2}, "learning rates must be above 0"),
         ({"encoder_rate": -1.0}, "encoder_rate must be at least 0"),
