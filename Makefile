@@ -6,6 +6,7 @@ LOCKS := requirements/local.txt requirements/dev.txt
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGES := $(basename $(notdir $(wildcard docker/*.Dockerfile)))
 DOCKER_BUILD :=
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,10 +26,10 @@ demo: setup  ## run the main job: 5,000 real digits to an exported autoencoder
 	$(VENV)/bin/paper2hub run autoencoder
 
 test: setup  ## all tests but the slow ones and those that need Docker
-	$(VENV)/bin/python -m pytest -m "not slow and not docker"
+	$(PYTEST) -m "not slow and not docker"
 
 test-slow: setup  ## the tests that take minutes, on fetched data; none begins after TESTS_UNTIL
-	$(VENV)/bin/python -m pytest -p tests.deadline -m slow
+	$(PYTEST) -p tests.deadline -m slow
 
 lint: setup  ## format, lint and types
 	$(VENV)/bin/ruff format --check .

@@ -340,8 +340,8 @@ def _compute_in(precision: str) -> None:
         import jax
 
         jax.config.update("jax_enable_x64", precision == "float64")
-    # On JAX, Keras promotes to float32 whatever it meets, JAX's own x64 notwithstanding.
-    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = precision
+        # On JAX, Keras promotes to float32 whatever it meets, JAX's own x64 notwithstanding.
+        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = precision
 
 
 def steps_that_agree(model: str, precision: str) -> int:

@@ -21,6 +21,14 @@ def pytest_collection_finish() -> None:
     imports.end()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one model, or else of one file, run in one process, which makes fixtures once."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        model = call.params.get("model") if call else None
+        item.add_marker(pytest.mark.xdist_group(str(model or item.path)))
+
+
 def model_cases() -> list[Any]:
     """Every model, for parametrizing; `slow` where its config says that TINY takes minutes."""
     return [

@@ -175,3 +175,6 @@ TINY = Config(
     epochs=2,
     train_examples=9,
 )
+
+TINY_TAKES_MINUTES = True
+"""All checks of it together: XLA takes its time to compile a step of six networks."""
