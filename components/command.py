@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import docstring_parser
 
+from components import secret_manager
 from trainer import imports
 from trainer.artifact import write_json
 from trainer.errors import TryAgain, UserError
@@ -34,7 +35,8 @@ def run(
 
     Every parameter of the function is a flag of the same name; a mapping is given as a JSON object.
     `--executor_input` takes what KFP writes for `{{$}}`; with it, the metadata that the function
-    returns go to the file named there, where KFP and Vertex AI read them.
+    returns go to the file named there, where KFP and Vertex AI read them, and parameters that no
+    flag gives have the values that are in it.
 
     The exit code is 0 when the step is done, 2 for what the caller can mend, 75 for what may work
     when tried again, 130 after Ctrl-C, and 1 with a traceback for anything else. SIGTERM, with
@@ -46,9 +48,9 @@ def run(
     """
     imports.end()
     signal.signal(signal.SIGTERM, _terminate)
-    values = vars(_parser(function).parse_args(arguments))
-    executor_input = values.pop("executor_input")
+    values, executor_input = _read(function, arguments)
     try:
+        secret_manager.reveal()
         metadata = function(**values)
     except (UserError, TryAgain) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -73,8 +75,25 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated
 
 
+def _read(
+    function: Callable[..., Any], arguments: Sequence[str] | None
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The values of a step's parameters, and the executor input where there is one."""
+    parser = _parser(function)
+    given = vars(parser.parse_args(arguments))
+    executor_input = given.pop("executor_input", None)
+    announced = (executor_input or {}).get("inputs", {}).get("parameterValues", {})
+    values = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in given or name in announced:
+            values[name] = given.get(name, announced.get(name))
+        elif parameter.default is parameter.empty:
+            parser.error(f"the following arguments are required: --{name}")
+    return values, executor_input
+
+
 def _parser(function: Callable[..., Any]) -> argparse.ArgumentParser:
-    """The flags of a step, with the help that its docstring gives."""
+    """The flags of a step, with the help that its docstring gives; only what is given is set."""
     documentation = docstring_parser.parse(
         inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE
     )
@@ -83,6 +102,7 @@ def _parser(function: Callable[..., Any]) -> argparse.ArgumentParser:
         prog=f"python -m {function.__module__.rpartition('.')[0]}",
         description=documentation.short_description,
         allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
     )
     types = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
@@ -93,8 +113,6 @@ def _parser(function: Callable[..., Any]) -> argparse.ArgumentParser:
             f"--{name}",
             type=convert,
             metavar=placeholder,
-            required=required,
-            default=None if required else parameter.default,
             help=(help_texts.get(name, "") + shown).replace("%", "%%"),
         )
     parser.add_argument(

@@ -12,3 +12,6 @@ TRAINER = f"paper2hub/trainer:{VERSION}"
 
 TRAINER_GPU = f"paper2hub/trainer-gpu:{VERSION}"
 """The same with the libraries of CUDA, for NVIDIA GPUs."""
+
+TRAINER_TPU = f"paper2hub/trainer-tpu:{VERSION}"
+"""Keras on JAX with the libraries of Cloud TPU: the step train alone."""

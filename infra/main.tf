@@ -5,11 +5,19 @@ locals {
   services = toset([
     "aiplatform.googleapis.com",
     "artifactregistry.googleapis.com",
+    "billingbudgets.googleapis.com",
+    "cloudbuild.googleapis.com",
+    "cloudresourcemanager.googleapis.com",
     "compute.googleapis.com",
+    "containerscanning.googleapis.com",
     "dataflow.googleapis.com",
     "iam.googleapis.com",
+    "iamcredentials.googleapis.com",
     "logging.googleapis.com",
+    "monitoring.googleapis.com",
+    "secretmanager.googleapis.com",
     "storage.googleapis.com",
+    "sts.googleapis.com",
   ])
 }
 
@@ -20,73 +28,24 @@ resource "google_project_service" "required" {
   disable_on_destroy = false # others in the project may use it
 }
 
-# Raw datasets: the pipelines read them and never write.
-resource "google_storage_bucket" "data" {
-  name                        = "${var.project}-${local.name}-data"
-  location                    = var.region
-  labels                      = local.labels
-  uniform_bucket_level_access = true
-  public_access_prevention    = "enforced"
-  force_destroy               = var.delete_buckets_with_contents
-
-  versioning {
-    enabled = true
+# Who wrote objects, read secrets or took on an identity; reads of objects are left out, for a
+# training that reads every shard many times would pay for a line each time.
+resource "google_project_iam_audit_config" "audit" {
+  for_each = {
+    "iam.googleapis.com"           = ["DATA_READ", "DATA_WRITE"]
+    "secretmanager.googleapis.com" = ["DATA_READ", "DATA_WRITE"]
+    "storage.googleapis.com"       = ["DATA_WRITE"]
+    "sts.googleapis.com"           = ["DATA_READ", "DATA_WRITE"]
   }
 
-  depends_on = [google_project_service.required]
-}
+  project = var.project
+  service = each.key
 
-# The pipeline root: everything that passes between steps.
-resource "google_storage_bucket" "runs" {
-  name                        = "${var.project}-${local.name}-runs"
-  location                    = var.region
-  labels                      = local.labels
-  uniform_bucket_level_access = true
-  public_access_prevention    = "enforced"
-  force_destroy               = var.delete_buckets_with_contents
+  dynamic "audit_log_config" {
+    for_each = each.value
 
-  lifecycle_rule {
-    condition {
-      age = var.runs_kept_days
-    }
-    action {
-      type = "Delete"
-    }
-  }
-
-  depends_on = [google_project_service.required]
-}
-
-# Finished models; every version is kept.
-resource "google_storage_bucket" "exports" {
-  name                        = "${var.project}-${local.name}-exports"
-  location                    = var.region
-  labels                      = local.labels
-  uniform_bucket_level_access = true
-  public_access_prevention    = "enforced"
-  force_destroy               = var.delete_buckets_with_contents
-
-  versioning {
-    enabled = true
-  }
-
-  depends_on = [google_project_service.required]
-}
-
-resource "google_artifact_registry_repository" "images" {
-  location      = var.region
-  repository_id = local.name
-  description   = "Container images of the pipeline steps."
-  format        = "DOCKER"
-  labels        = local.labels
-
-  cleanup_policies {
-    id     = "untagged"
-    action = "DELETE"
-
-    condition {
-      tag_state  = "UNTAGGED"
-      older_than = "${var.untagged_images_kept_days * 24 * 60 * 60}s"
+    content {
+      log_type = audit_log_config.value
     }
   }
 

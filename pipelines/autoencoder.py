@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pipelines.training import training_pipeline
+from pipelines.training import Place, training_pipeline
 
 
-def build(target: str = "local") -> Any:
+def build(target: Place = "local") -> Any:
     """The pipeline for one target."""
     return training_pipeline(
         "autoencoder",

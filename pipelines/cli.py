@@ -25,6 +25,7 @@ from trainer.errors import TryAgain, UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipelines.cloud.job import Cloud
     from pipelines.local.graph import Graph
     from pipelines.local.launcher import Launcher
     from pipelines.local.record import RunRecord
@@ -102,6 +103,30 @@ EnvFile = Annotated[
     typer.Option(help="File of KEY=VALUE lines: variables and secrets for the steps."),
 ]
 Network = Annotated[str, typer.Option(help="With --docker: the containers' network.")]
+Machines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--machine",
+        metavar="PART=MACHINE",
+        help="On a cloud: what data, training, evaluation or export runs on, as in "
+        "training=TPU_V5E:2x2 or training=NVIDIA_L4:1,strategy=spot; may be repeated.",
+    ),
+]
+Images = Annotated[
+    str,
+    typer.Option(
+        metavar="PREFIX|LOCK.json|local",
+        help="Whose digests pin the images: a registry's, those of a lock file, or those that the "
+        "Docker engine here knows.",
+    ),
+]
+Account = Annotated[
+    str, typer.Option("--target", help="A target of targets.yaml, or vertex or kubeflow.")
+]
+Targets = Annotated[
+    Path | None,
+    typer.Option(help="File of targets.", show_default="targets.yaml, or $PAPER2HUB_TARGETS"),
+]
 Mounts = Annotated[
     list[str] | None,
     typer.Option(
@@ -143,7 +168,10 @@ def models(as_json: AsJson = False) -> None:
         console.print(table)
 
 
-@app.command("compile", epilog="Example: paper2hub compile autoencoder --target vertex -o a.yaml")
+@app.command(
+    "compile",
+    epilog="Example: paper2hub compile regnety --target vertex --machine training=TPU_V5E:2x2",
+)
 def compile_command(
     model: Annotated[str | None, typer.Argument(help="Name of the model.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Compile every model.")] = False,
@@ -157,17 +185,31 @@ def compile_command(
             show_default="MODEL.yaml, or compiled",
         ),
     ] = None,
+    machines: Machines = None,
+    images: Images = "",
 ) -> None:
-    """Compile a model's pipeline to KFP v2 YAML."""
+    """Compile a model's pipeline to KFP v2 YAML.
+
+    With --images the steps name their images by digest, and caches can be trusted.
+    """
     if every == bool(model):
         raise UserError("compile must be given a model or --all; got both or neither.")
+    from pipelines.cloud.machines import parse_machine
+    from pipelines.cloud.placement import Placement
     from pipelines.compile import compile_all, compile_model
 
+    asked = {part: parse_machine(text) for part, text in _machines(machines).items()}
+    place = Placement(target, asked)  # type: ignore[arg-type]  # compiling checks it
     if model:
-        files = [compile_model(model, output or f"{model}.yaml", target)]
+        files = [compile_model(model, output or f"{model}.yaml", place)]
     else:
-        files = compile_all(output or "compiled", target)
+        files = compile_all(output or "compiled", place)
     for file in files:
+        if images:
+            from pipelines.cloud.images import pin
+            from trainer.artifact import write_text
+
+            write_text(file, pin(file.read_text(encoding="utf-8"), images))
         print(file)
 
 
@@ -473,6 +515,117 @@ def import_weights(
     _say(_console(), "Checkpoint", output)
 
 
+@app.command(
+    epilog="Example: paper2hub submit regnety --target vertex --data gs://B/images --watch"
+)
+def submit(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    target: Account,
+    targets: Targets = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the dataset is, as in gs://BUCKET/FOLDER.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the dataset, to be sure.")] = None,
+    settings: Settings = None,
+    training: TrainingSettings = None,
+    parameters: Parameters = None,
+    machines: Machines = None,
+    images: Images = "",
+    cache: Cached = None,
+    watching: Annotated[
+        bool, typer.Option("--watch", help="Show how it goes, and leave with its status.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Although the same has succeeded or is at work.")
+    ] = False,
+) -> None:
+    """Submit a model's pipeline to Vertex AI or Kubeflow Pipelines.
+
+    The same request twice is one job, also when an answer was lost on the way.
+    """
+    from pipelines.cloud.account import find_account
+    from pipelines.cloud.submission import cloud_of, request_for
+    from pipelines.cloud.submission import submit as submit_request
+
+    account = find_account(target, targets)
+    values = _values_for(model, data, dataset, settings, training, parameters)
+    request = request_for(
+        model, account, values, machines=_machines(machines), pinned_by=images, cache=cache
+    )
+    cloud = cloud_of(account)
+    job, made = submit_request(request, cloud, again)
+    console = _console()
+    _say(console, "Job", job.identifier if made else f"{job.identifier}, submitted {job.created}")
+    _say(console, "Page", job.page)
+    if watching:
+        raise typer.Exit(_watch(job.identifier, request.record(job.identifier), cloud, console))
+    if not made:
+        _say(console, "State", f"{job.state}; --again submits it once more")
+
+
+@app.command(epilog="Example: paper2hub watch regnety-0123456789ab --target vertex")
+def watch(
+    job: Annotated[str, typer.Argument(help="A job, by the name that submit printed.")],
+    target: Account,
+    targets: Targets = None,
+) -> None:
+    """Show how a submitted job goes, until it has ended; leave with its status."""
+    from pipelines.cloud.account import find_account
+    from pipelines.cloud.submission import cloud_of, unknown
+
+    raise typer.Exit(_watch(job, unknown(job), cloud_of(find_account(target, targets)), _console()))
+
+
+@app.command(epilog="Example: paper2hub cancel regnety-0123456789ab --target vertex")
+def cancel(
+    job: Annotated[str, typer.Argument(help="A job, by the name that submit printed.")],
+    target: Account,
+    targets: Targets = None,
+) -> None:
+    """Ask a submitted job to end."""
+    from pipelines.cloud.account import find_account
+    from pipelines.cloud.submission import cloud_of
+
+    cloud = cloud_of(find_account(target, targets))
+    if cloud.find(job) is None:
+        raise UserError(f"The job must be one of target {target}; it knows no {job!r}.")
+    cloud.cancel(job)
+    _say(_console(), "Asked to end", job)
+
+
+@app.command(epilog="Example: paper2hub jobs --target vertex")
+def jobs(
+    target: Account,
+    targets: Targets = None,
+    most: Annotated[int, typer.Option("-n", min=1, help="How many, the newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs that were submitted to a target and how they stand."""
+    from pipelines.cloud.account import find_account
+    from pipelines.cloud.submission import cloud_of
+
+    found = cloud_of(find_account(target, targets)).jobs(most)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(job) for job in found], indent=2))
+        return
+    for job in found:
+        print(f"{job.identifier}  {job.state}  {job.created}")
+
+
+@app.command(epilog="Example: paper2hub lock europe-west4-docker.pkg.dev/P/paper2hub-dev")
+def lock(
+    images: Annotated[
+        str, typer.Argument(metavar="PREFIX|local", help="The registry that has the images.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file.")] = Path("images.json"),
+) -> None:
+    """Write down where the images of this version are, by digest, for --images."""
+    from pipelines.cloud.images import write_lock
+
+    for image in write_lock(output, images).values():
+        print(image)
+
+
 @app.command(epilog="Example: paper2hub doctor")
 def doctor(as_json: AsJson = False) -> None:
     """Find out what this machine can run, and what mends what is missing."""
@@ -498,6 +651,65 @@ def main() -> None:
     except (UserError, TryAgain) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _machines(pairs: list[str] | None) -> dict[str, str]:
+    """Part of the work -> machine, from text."""
+    found = {}
+    for pair in pairs or []:
+        part, equals, machine = pair.partition("=")
+        if not equals:
+            raise UserError(
+                f"--machine must look like PART=MACHINE, as in training=TPU_V5E:2x2; got {pair!r}."
+            )
+        found[part] = machine
+    return found
+
+
+def _values_for(
+    model: str,
+    data: str | None,
+    dataset: str | None,
+    settings: list[str] | None,
+    training: list[str] | None,
+    parameters: list[str] | None,
+) -> dict[str, Any]:
+    """Values of a model's pipeline parameters for a cloud, where no path is of this machine."""
+    from pipelines.compiled import compiled_text
+    from pipelines.local.graph import parse_graph
+    from trainer.config import parse_settings
+
+    changes, way = parse_settings(settings or []), _way_of_training(training)
+    _check_settings(model, changes)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = parse_graph(compiled_text(model, Path(folder)))
+    values = _parameters(graph, parameters or [])
+    if changes:
+        values["settings"] = changes
+    if way:
+        values["training"] = way
+    if data is not None:
+        values["data"] = data
+    if dataset is not None or data is not None:
+        values["dataset"] = dataset or ""
+    return values
+
+
+def _watch(job: str, record: RunRecord, cloud: Cloud, console: Console) -> int:
+    """Shows a job until it has ended; the exit code of the command."""
+    from pipelines.cloud.submission import exit_code
+    from pipelines.cloud.submission import watch as watch_job
+    from pipelines.local.display import display_for, print_failures
+
+    try:
+        with display_for(console) as display:
+            ended, record = watch_job(job, record, cloud, display)
+    except KeyboardInterrupt:
+        _say(console, "Not watched any more", f"{job}, which goes on")
+        return 130
+    print_failures(record, console)
+    _say(console, "State", f"{ended.state}. {ended.reason}".strip())
+    return exit_code(ended)
 
 
 def _console() -> Console:

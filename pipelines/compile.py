@@ -8,15 +8,16 @@ from pathlib import Path
 from kfp.compiler import Compiler
 
 from pipelines import catalog
+from pipelines.cloud.placement import Place
 
 
-def compile_model(model: str, file: str | Path, target: str = "local") -> Path:
+def compile_model(model: str, file: str | Path, target: Place = "local") -> Path:
     """Writes a model's pipeline for one target; the file is whole or absent.
 
     Args:
         model: name of the model.
         file: what to write, `.yaml`.
-        target: one of `pipelines.training.Target`.
+        target: one of `pipelines.cloud.placement.Target`, or a placement.
 
     Returns:
         The file.
@@ -32,6 +33,6 @@ def compile_model(model: str, file: str | Path, target: str = "local") -> Path:
     return path
 
 
-def compile_all(folder: str | Path, target: str = "local") -> list[Path]:
+def compile_all(folder: str | Path, target: Place = "local") -> list[Path]:
     """Writes every model's pipeline as `<folder>/<model>.yaml`."""
     return [compile_model(name, Path(folder) / f"{name}.yaml", target) for name in catalog.names()]

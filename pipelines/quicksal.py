@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from pipelines.training import Stage, training_pipeline
+from pipelines.training import Place, Stage, training_pipeline
 
 STAGES = [Stage("train"), Stage("prune", {"sparsity": 0.9575, "encoder_rate": 1.0})]
 
 
-def build(target: str = "local") -> Any:
+def build(target: Place = "local") -> Any:
     """The pipeline for one target."""
     what = "A small and sparse network that finds what stands out in a picture."
     how: Any = {"dataset": "msra10k", "description": what, "stages": STAGES}

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from pipelines.training import Machine, Machines, training_pipeline
+from pipelines.training import Machine, Machines, Place, training_pipeline
 
 GPU = Machine(cpu="16", memory="64G", accelerator="NVIDIA_L4", accelerators=1)
 
 
-def build(target: str = "local") -> Any:
+def build(target: Place = "local") -> Any:
     """The pipeline for one target."""
     machines = Machines(training=GPU, evaluation=GPU)
     about = "RegNetY image classifiers from 200 to 800 megaflops, by the recipe of pycls."

@@ -9,51 +9,31 @@ it: settings of a run (`--set`) hold in all stages, and win.
 
 import copy
 import dataclasses
+import json
 import re
-import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from kfp import dsl, kubernetes
 
 from components.create_tfrecords.component import create_tfrecords
 from components.evaluate.component import evaluate
 from components.export_hub.component import export_hub
-from components.images import TRAINER_GPU
+from components.images import TRAINER, TRAINER_GPU, TRAINER_TPU
 from components.preprocess.component import preprocess
 from components.report.component import report
+from components.secret_manager import SECRETS
 from components.train.component import train, train_from
+from pipelines.cloud import machines as lent
+from pipelines.cloud.machines import Machine
+from pipelines.cloud.placement import Place, Placement, placed
 from trainer.catalog import load_config
 from trainer.config import with_settings
-from trainer.errors import UserError
 from trainer.progress import GOES_ON
 
-Target = Literal["local", "kubeflow", "vertex"]
-"""Where a pipeline runs: this machine, Kubeflow Pipelines on GKE, or Vertex AI Pipelines."""
+__all__ = ["Machine", "Machines", "Place", "Stage", "training_pipeline"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """What a step asks of the machine it runs on, away from this one.
-
-    Attributes:
-        cpu: number of virtual CPUs.
-        memory: bytes with a unit, such as "16G".
-        accelerator: kind of accelerator as Vertex AI names it, such as "NVIDIA_L4"; empty for none.
-        accelerators: how many of them.
-    """
-
-    cpu: str
-    memory: str
-    accelerator: str = ""
-    accelerators: int = 0
-
-    def __post_init__(self) -> None:
-        if bool(self.accelerator) != (self.accelerators > 0):
-            raise ValueError(
-                "A machine must have both a kind and a number of accelerators, or neither; "
-                f"got {self.accelerator!r} and {self.accelerators}."
-            )
+_LARGE, _SMALL = Machine(cpu="8", memory="32G"), Machine(cpu="4", memory="16G")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +47,19 @@ class Machines:
         export: for export_hub and report, which check what a CPU serves.
     """
 
-    data: Machine = Machine(cpu="8", memory="32G")
-    training: Machine = Machine(cpu="8", memory="32G")
-    evaluation: Machine = Machine(cpu="8", memory="32G")
-    export: Machine = Machine(cpu="4", memory="16G")
+    data: Machine = _LARGE
+    training: Machine = _LARGE
+    evaluation: Machine = _LARGE
+    export: Machine = _SMALL
 
 
 DEFAULT_MACHINES = Machines()
 
 LOCAL_RETRIES = 3
 """How often a training on this machine goes on by itself after it was ended (ours)."""
+
+RETRIES, SPOT_RETRIES = 3, 10
+"""How often a step in a cloud is tried again; on machines that are taken away, too (ours)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +96,7 @@ def training_pipeline(
     description: str,
     stages: Sequence[Stage] = (Stage("train"),),
     machines: Machines = DEFAULT_MACHINES,
-    target: str = "local",
+    target: Place = "local",
 ) -> Any:
     """The pipeline that trains, evaluates and exports a model.
 
@@ -123,7 +106,7 @@ def training_pipeline(
         description: one sentence for the consoles.
         stages: the training runs, in their order.
         machines: what the steps ask for on Kubeflow and Vertex AI.
-        target: one of `Target`.
+        target: one of `Target`, or a placement with what the account has of its own.
 
     Returns:
         A KFP pipeline with the parameters `data`, `dataset`, `settings` and `training`, those of
@@ -131,13 +114,17 @@ def training_pipeline(
         `beam_options` of preprocess.
 
     Raises:
-        UserError: there is no such target, or the model has no such setting.
+        UserError: there is no such target or machine, or the model has no such setting.
         ValueError: there is no stage, or two have the same name.
     """
-    if target not in typing.get_args(Target):
-        raise UserError(
-            f"The target must be one of {', '.join(typing.get_args(Target))}; got {target!r}."
-        )
+    place = placed(target)
+    machine_of = {
+        "data": place.machine("data", machines.data),
+        "training": place.machine("training", machines.training),
+        "evaluation": place.machine("evaluation", machines.evaluation),
+        "export": place.machine("export", machines.export),
+    }
+    backend = {"backend": "jax"} if machine_of["training"].is_tpu else {}
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"There must be stages, each with a name of its own; got {names}.")
@@ -186,12 +173,15 @@ def training_pipeline(
                 data_tasks.append(task)
                 transformed = task.outputs
             step = _named(train_from if trained else train, stage.name)
+            if place.target == "vertex":
+                step = _custom_job(step, machine_of["training"], place)
             task = step(
                 model=model,
                 transformed_examples=transformed["transformed_examples"],
                 settings=settings,
                 training=training,
                 **own,
+                **backend,
                 **({"initial": trained["checkpoint"]} if trained else {}),
             )
             training_tasks.append(task)
@@ -220,15 +210,20 @@ def training_pipeline(
             evaluation=scores.outputs["evaluation"],
             export=export.outputs["export"],
         )
-        for tasks, machine in (
-            (data_tasks, machines.data),
-            (training_tasks, machines.training),
-            ([scores], machines.evaluation),
-            ([export, page], machines.export),
+        for part, tasks in (
+            ("data", data_tasks),
+            ("training", training_tasks),
+            ("evaluation", [scores]),
+            ("export", [export, page]),
         ):
             for task in tasks:
-                _place(task, machine, target)
-        if target == "local":
+                _place(task, machine_of[part], place, part)
+        for task in (records, export):
+            _give_secrets(task, place)
+        if place.target == "kubeflow":
+            for claim, path in place.volumes.items():
+                kubernetes.mount_pvc(records, claim, path)
+        if place.target == "local":
             for task in training_tasks:
                 # A process that another one than the user has ended: it is saved, and goes on.
                 task.set_retry(LOCAL_RETRIES)
@@ -244,24 +239,76 @@ def _named(component: Any, name: str) -> Any:
     return renamed
 
 
-def _place(task: Any, machine: Machine, target: str) -> None:
+def _custom_job(step: Any, machine: Machine, place: Placement) -> Any:
+    """A training step as a custom job of Vertex AI."""
+    from pipelines.cloud.custom_job import as_custom_job
+
+    environment = {GOES_ON: "1"}
+    job = as_custom_job(
+        step, machine, _image(machine), environment, place.service_account, place.network
+    )
+    return _named(job, step.name)
+
+
+def _place(task: Any, machine: Machine, place: Placement, part: str) -> None:
     """Asks for the machine where the target has machines to choose from."""
-    if target == "local":
+    if place.target == "local":
         return
-    task.set_cpu_limit(machine.cpu)
-    task.set_memory_limit(machine.memory)
     # Machines in a cloud are taken away now and then; 1, 2 and 4 minutes outlast most troubles. On
     # Vertex AI another attempt finds what the last had written, as it does on this machine; on
     # Kubeflow it begins anew, since KFP's launcher uploads outputs only of what has ended well.
-    task.set_retry(3, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
+    retries = SPOT_RETRIES if machine.strategy == "spot" else RETRIES
+    task.set_retry(retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
+    if place.target == "vertex" and part == "training":
+        return  # the custom job has the machine, and its launcher next to nothing
+    task.set_cpu_limit(machine.cpu)
+    task.set_memory_limit(machine.memory)
+    if place.target == "kubeflow":
+        _select_node(task, machine)
     if not machine.accelerator:
         return
-    task.set_container_image(TRAINER_GPU)
-    if target == "vertex":
+    task.set_container_image(_image(machine))
+    if place.target == "vertex":
         task.set_accelerator_type(machine.accelerator)
     else:
         # Kubernetes counts devices by vendor; GKE tells their kinds apart by a label of the node.
-        task.set_accelerator_type("nvidia.com/gpu")
+        task.set_accelerator_type("google.com/tpu" if machine.is_tpu else "nvidia.com/gpu")
+    task.set_accelerator_limit(machine.chips)
+
+
+def _select_node(task: Any, machine: Machine) -> None:
+    """Names the kind of GKE's nodes that a pod goes to, and what it tolerates of them."""
+    labels, tainted = {}, []
+    if machine.is_tpu:
+        labels["cloud.google.com/gke-tpu-accelerator"] = lent.TPUS[machine.accelerator].node
+        labels["cloud.google.com/gke-tpu-topology"] = machine.topology
+        tainted.append("google.com/tpu")
+    elif machine.accelerator:
         kind = machine.accelerator.lower().replace("_", "-")
-        kubernetes.add_node_selector(task, "cloud.google.com/gke-accelerator", kind)
-    task.set_accelerator_limit(machine.accelerators)
+        labels["cloud.google.com/gke-accelerator"] = kind
+        tainted.append("nvidia.com/gpu")
+    if machine.strategy != "standard":
+        by = {"spot": "cloud.google.com/gke-spot", "flex-start": "cloud.google.com/gke-flex-start"}
+        labels[by[machine.strategy]] = "true"
+        tainted.append(by[machine.strategy])
+    for key, value in labels.items():
+        kubernetes.add_node_selector(task, key, value)
+    for key in tainted:
+        kubernetes.add_toleration(task, key=key, operator="Exists", effect="NoSchedule")
+
+
+def _image(machine: Machine) -> str:
+    """The trainer's image that has the libraries of a machine's accelerators."""
+    if machine.is_tpu:
+        return TRAINER_TPU
+    return TRAINER_GPU if machine.accelerator else TRAINER
+
+
+def _give_secrets(task: Any, place: Placement) -> None:
+    """Names the secrets that a step sees; none of their values is in the pipeline."""
+    if place.target == "vertex" and place.secrets:
+        task.set_env_variable(SECRETS, json.dumps(dict(sorted(place.secrets.items()))))
+    elif place.target == "kubeflow":
+        for variable, secret in place.secrets.items():
+            name, _, key = secret.partition("/")
+            kubernetes.use_secret_as_env(task, name, {key or variable: variable})

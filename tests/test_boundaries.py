@@ -59,9 +59,12 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
         *(*PLAIN, "trainer.data", "trainer.engine", "trainer.recipe"),
         *("trainer.model_card", "trainer.reproducible", "components.images"),
     ),
-    "components/*": PLAIN,
+    "components/*": (*PLAIN, "components.secret_manager"),
     "pipelines/local/*": (*PLAIN, "trainer.model_card"),
-    "pipelines/*": (*PLAIN, "pipelines", "components.*.component", "components.images"),
+    "pipelines/*": (
+        *(*PLAIN, "pipelines"),
+        *("components.*.component", "components.images", "components.secret_manager"),
+    ),
 }
 
 # Imports against the direction, inside a function: (file, module) -> why.
@@ -112,8 +115,18 @@ PLACES: dict[str, dict[str, str]] = {
     "kfp": {
         "components/*/component.py": "the interface of a step",
         "pipelines/*.py": "pipelines are KFP pipelines",
+        "pipelines/cloud/custom_job.py": "makes a component of a component",
+        "pipelines/cloud/kubeflow.py": "speaks with Kubeflow Pipelines",
+    },
+    "kfp_server_api": {
+        "pipelines/cloud/kubeflow.py": "speaks with Kubeflow Pipelines",
+        "pipelines/cloud/refusal.py": "knows what it answers",
+    },
+    "google_cloud_pipeline_components": {
+        "pipelines/cloud/custom_job.py": "wraps a step as a custom job",
     },
     "docker": {
+        "pipelines/cloud/images.py": "knows the digests of what was pushed",
         "pipelines/local/containers.py": "runs steps in containers",
         "pipelines/local/reaper.py": "removes what a killed engine has left",
     },

@@ -14,9 +14,10 @@ from kfp.components import load_component_from_text
 
 import pipelines
 from pipelines import catalog
+from pipelines.cloud.placement import Target
 from pipelines.compile import compile_model
 from pipelines.local.graph import parameter_values, parse_graph
-from pipelines.training import Stage, Target, training_pipeline
+from pipelines.training import Stage, training_pipeline
 from trainer.catalog import dataset_names, model_part
 
 BEFORE, AFTER = ["create-tfrecords", "preprocess"], ["evaluate", "export-hub", "report"]
@@ -39,16 +40,23 @@ def text(model, target, tmp_path_factory):
     return compile_model(model, file, target).read_text()
 
 
+def working(spec, task):
+    """The container that does a task's work, and the machine that it asks of a custom job."""
+    container = spec["deploymentSpec"]["executors"][f"exec-{task}"]["container"]
+    inputs = spec["components"][f"comp-{task}"].get("inputDefinitions", {}).get("parameters", {})
+    if "worker_pool_specs" not in inputs:
+        return container, None
+    (pool,) = inputs["worker_pool_specs"]["defaultValue"]
+    job = pool["container_spec"]
+    return {"image": job["image_uri"], "command": job["command"]}, pool["machine_spec"]
+
+
 @pytest.fixture(scope="module")
 def stages(text):
     """The tasks that train, in their order."""
     spec = next(yaml.safe_load_all(text))
-    executors = spec["deploymentSpec"]["executors"]
-    training = [
-        task
-        for task in spec["root"]["dag"]["tasks"]
-        if "components.train" in executors[f"exec-{task}"]["container"]["command"]
-    ]
+    works = {name: working(spec, name)[0] for name in spec["root"]["dag"]["tasks"]}
+    training = [name for name, work in works.items() if "components.train" in work["command"]]
     assert training
     return [task for task in parse_graph(text).dag.tasks if task in training]
 
@@ -78,22 +86,30 @@ def test_it_can_be_read_here_whatever_its_target(text, stages):
 
 def test_accelerators_and_limits_are_asked_for_where_they_are_had(text, target, stages):
     spec, *platforms = yaml.safe_load_all(text)
-    containers = {k: v["container"] for k, v in spec["deploymentSpec"]["executors"].items()}
-    limited = {name for name, container in containers.items() if "resources" in container}
-    assert limited == (set() if target == "local" else set(containers))
+    works = {name: working(spec, name) for name in spec["root"]["dag"]["tasks"]}
+    limited = {name for name, (container, _) in works.items() if "resources" in container}
+    jobs = {name for name, (_, machine) in works.items() if machine}
+    assert jobs == (set(stages) if target == "vertex" else set())
+    assert limited == (set() if target == "local" else set(works) - jobs)
     accelerators = {
         name: container["resources"]["accelerator"]["resourceType"]
-        for name, container in containers.items()
+        for name, (container, _) in works.items()
         if "accelerator" in container.get("resources", {})
     }
-    assert set(accelerators) <= {f"exec-{task}" for task in (*stages, "evaluate")}
+    accelerators |= {
+        name: machine["accelerator_type"]
+        for name, (_, machine) in works.items()
+        if machine and "accelerator_type" in machine
+    }
+    assert set(accelerators) <= {*stages, "evaluate"}
     # CUDA is in an image of its own, and only what runs on a GPU has to bring it.
-    on_gpu = {name for name, container in containers.items() if "-gpu:" in container["image"]}
+    on_gpu = {name for name, (container, _) in works.items() if "-gpu:" in container["image"]}
     assert on_gpu == set(accelerators)
     if target == "kubeflow":
         assert set(accelerators.values()) <= {"nvidia.com/gpu"}
         selected = platforms and platforms[0]["platforms"]["kubernetes"]["deploymentSpec"]
-        assert set(selected["executors"] if selected else ()) == set(accelerators)
+        chosen = selected["executors"] if selected else ()
+        assert {label.removeprefix("exec-") for label in chosen} == set(accelerators)
     else:
         assert not platforms
         assert all(kind.startswith("NVIDIA_") for kind in accelerators.values())
@@ -104,9 +120,13 @@ def test_accelerators_and_limits_are_asked_for_where_they_are_had(text, target, 
 
 def test_regnety_trains_on_an_accelerator_in_the_cloud(tmp_path):
     text = compile_model("regnety", tmp_path / "pipeline.yaml", "vertex").read_text()
-    train = yaml.safe_load(text)["deploymentSpec"]["executors"]["exec-train"]["container"]
-    assert train["resources"]["accelerator"]["resourceType"] == "NVIDIA_L4"
-    assert "/trainer-gpu:" in train["image"]
+    container, machine = working(yaml.safe_load(text), "train")
+    assert machine == {
+        "machine_type": "g2-standard-16",
+        "accelerator_type": "NVIDIA_L4",
+        "accelerator_count": 1,
+    }
+    assert "/trainer-gpu:" in container["image"]
 
 
 def test_caching_is_on(text):

@@ -1,4 +1,11 @@
 environment                  = "dev"
-runs_kept_days               = 14
-untagged_images_kept_days    = 7
+beam                         = "local"
+budget                       = 200
+budget_thresholds            = [0.5, 0.9, 1]
 delete_buckets_with_contents = true
+images_kept                  = 5
+immutable_tags               = false
+noncurrent_kept_days         = 7
+runs_kept_days               = 14
+soft_delete_days             = 7
+untagged_images_kept_days    = 7

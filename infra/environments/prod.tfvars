@@ -1,4 +1,11 @@
 environment                  = "prod"
-runs_kept_days               = 180
-untagged_images_kept_days    = 30
+beam                         = "dataflow"
+budget                       = 2000
+budget_thresholds            = [0.25, 0.5, 0.75, 0.9, 1]
 delete_buckets_with_contents = false
+images_kept                  = 20
+immutable_tags               = true
+noncurrent_kept_days         = 90
+runs_kept_days               = 180
+soft_delete_days             = 30
+untagged_images_kept_days    = 30

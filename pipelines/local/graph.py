@@ -21,6 +21,7 @@ import yaml
 
 from pipelines.local import condition, placeholders
 from pipelines.local.condition import Condition
+from pipelines.local.custom_job import unwrapped
 from pipelines.local.resources import Resources, read_resources
 from trainer.errors import UserError
 
@@ -397,11 +398,13 @@ class _Reader:
     """Reads one file."""
 
     def __init__(self, spec: Mapping[str, Any], platform: Mapping[str, Any]):
-        self.spec = spec
-        self.executors = spec["deploymentSpec"].get("executors", {})
+        self.spec, jobs = unwrapped(spec)
+        self.executors = self.spec["deploymentSpec"].get("executors", {})
         kubernetes = platform.get("platforms", {}).get("kubernetes", {})
         self.platform = kubernetes.get("deploymentSpec", {}).get("executors", {})
         self.unobserved: set[str] = set(kubernetes.get("pipelineConfig", {})) - {"workspace"}
+        if jobs:
+            self.unobserved.add("machines of custom jobs")
 
     def graph(self) -> Graph:
         root = self.spec["root"]
