@@ -563,6 +563,52 @@ def submit(
         _say(console, "State", f"{job.state}; --again submits it once more")
 
 
+@app.command(
+    epilog="Example: paper2hub plan regnety --target vertex --machine training=TPU_V5E:2x2"
+)
+def plan(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    target: Account,
+    targets: Targets = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the dataset is, as in gs://BUCKET/FOLDER.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the dataset, to be sure.")] = None,
+    settings: Settings = None,
+    training: TrainingSettings = None,
+    parameters: Parameters = None,
+    machines: Machines = None,
+    images: Images = "",
+    cache: Cached = None,
+    root: Root = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show what submit would do, step by step, before anything is spent.
+
+    Of each step: whether it runs and why, its machine, time, cost and quota.
+    """
+    from pipelines.cloud import plan_cli
+    from pipelines.cloud.account import find_account
+
+    account = find_account(target, targets)
+    values = _values_for(model, data, dataset, settings, training, parameters)
+    console = _console()
+    if not console.is_terminal:
+        console.width = 200  # nobody's screen is narrow: nothing is to be cut
+    code = plan_cli.plan(
+        model,
+        account,
+        values,
+        machines=_machines(machines),
+        pinned_by=images,
+        cache=cache,
+        root=root,
+        as_json=as_json,
+        console=console,
+    )
+    raise typer.Exit(code)
+
+
 @app.command(epilog="Example: paper2hub watch regnety-0123456789ab --target vertex")
 def watch(
     job: Annotated[str, typer.Argument(help="A job, by the name that submit printed.")],

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
+import io
 import json
 import tempfile
+import threading
+import warnings
 import zoneinfo
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +37,7 @@ from trainer.errors import UserError
 T = TypeVar("T")
 
 _PAGE = 100
+_PRINTING = threading.Lock()  # standard output is one for all threads
 _STATES: Mapping[str, State] = {
     "PENDING": "waiting",
     "PAUSED": "waiting",
@@ -75,7 +80,7 @@ class Kubeflow:
             if tried and self._named(identifier):
                 return  # the answer was lost, and not the run
             tried = True
-            with self._package(request) as package:
+            with _package(request) as package, _quietly():
                 self._client.run_pipeline(
                     experiment_id=experiment,
                     job_name=identifier,
@@ -107,16 +112,27 @@ class Kubeflow:
                 self._end(run.run_id)
 
     def jobs(self, most: int = 20) -> list[Job]:
-        """Our newest runs: those of our experiment."""
-        found = self._persistently(
-            lambda: self._client.list_runs(
-                page_size=most,
-                sort_by="created_at desc",
-                experiment_id=self._experiment,
-                namespace=self._account.namespace or None,
-            )
-        )
-        return [self._read(run) for run in found.runs or ()]
+        """Our newest runs: those of our experiment, but for what was made twice."""
+
+        def pages() -> list[Any]:
+            token, found = "", list[Any]()
+            while len(found) < most:
+                page = self._client.list_runs(
+                    page_token=token,
+                    page_size=min(most, _PAGE),
+                    sort_by="created_at desc",
+                    experiment_id=self._experiment,
+                    namespace=self._account.namespace or None,
+                )
+                found += page.runs or ()
+                token = page.next_page_token or ""
+                if not token:
+                    break
+            return found
+
+        # The first of each name, which comes last here, is the one that counts.
+        first = {run.display_name: run for run in self._persistently(pages)}
+        return [self._read(run) for run in first.values()][:most]
 
     def earlier(self, pipeline: str, most: int = 5) -> list[Earlier]:
         """The newest runs of a pipeline that have succeeded, among the last of our experiment."""
@@ -181,7 +197,7 @@ class Kubeflow:
                     if (found.name, found.digest) == (recurring.name, note["digest"]):
                         return found
             tried = True
-            with self._package(recurring.request) as package:
+            with _package(recurring.request) as package, _quietly():
                 made = self._client.create_recurring_run(
                     experiment_id=experiment,
                     job_name=f"{OURS} {recurring.name}",
@@ -233,17 +249,22 @@ class Kubeflow:
     @functools.cached_property
     def _client(self) -> Any:
         account = self._account
-        return kfp.Client(host=account.host, namespace=account.namespace or "kubeflow")
+        with warnings.catch_warnings():
+            # It tells everybody that a later version will want another Python.
+            warnings.simplefilter("ignore", FutureWarning)
+            return kfp.Client(host=account.host, namespace=account.namespace or "kubeflow")
 
     @functools.cached_property
     def _experiment(self) -> str:
         """The experiment that our runs are filed under, made where it is not there."""
-        made = self._persistently(
-            lambda: self._client.create_experiment(
-                self._account.experiment, namespace=self._account.namespace or None
-            )
-        )
-        return str(made.experiment_id)
+
+        def create() -> Any:
+            with _quietly():
+                return self._client.create_experiment(
+                    self._account.experiment, namespace=self._account.namespace or None
+                )
+
+        return str(self._persistently(create).experiment_id)
 
     def _persistently(self, call: Callable[[], T]) -> T:
         return persistently(call, self._account)
@@ -271,7 +292,13 @@ class Kubeflow:
 
     def _read(self, run: Any) -> Job:
         details = run.run_details.task_details if run.run_details else None
-        tasks = {task.display_name: _task(task) for task in details or ()}
+        # Beside each step Kubeflow tells of its driver, and of the graph itself.
+        steps = (
+            task
+            for task in details or ()
+            if task.display_name != "root" and not str(task.display_name).endswith("-driver")
+        )
+        tasks = {task.display_name: _task(task) for task in steps}
         return Job(
             identifier=run.display_name,
             state=_STATES.get(str(run.state), "running"),
@@ -291,25 +318,21 @@ class Kubeflow:
             platform=kept.get("platform_spec", {}),
         )
 
-    def _package(self, request: Request) -> Any:
-        """A file with the compiled pipeline, while it is needed: KFP's client reads a file."""
-        return _Package(request.text)
+
+@contextlib.contextmanager
+def _package(request: Request) -> Iterator[str]:
+    """A file with the compiled pipeline, while it is needed: KFP's client reads a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pipeline.yaml"
+        file.write_text(request.text, encoding="utf-8")
+        yield str(file)
 
 
-class _Package:
-    """A compiled pipeline in a folder that goes when it has been sent."""
-
-    def __init__(self, text: str):
-        self._text = text
-        self._folder = tempfile.TemporaryDirectory()
-
-    def __enter__(self) -> str:
-        file = Path(self._folder.name) / "pipeline.yaml"
-        file.write_text(self._text, encoding="utf-8")
-        return str(file)
-
-    def __exit__(self, *error: object) -> None:
-        self._folder.cleanup()
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps what KFP's client prints of its own accord from what a command prints."""
+    with _PRINTING, contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def in_utc(recurring: Recurring) -> str:

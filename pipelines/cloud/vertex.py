@@ -25,6 +25,7 @@ from google.protobuf import field_mask_pb2, json_format, struct_pb2
 
 from pipelines.cloud.account import Account
 from pipelines.cloud.job import (
+    ENDED,
     OURS,
     Earlier,
     Job,
@@ -87,7 +88,7 @@ class VertexAI:
                     timeout=_SECONDS,
                     retry=None,
                 )
-            except exceptions.AlreadyExists:
+            except exceptions.Conflict:
                 # By an attempt whose answer was lost, or by somebody who asks for the same.
                 return self._get(identifier)
 
@@ -112,8 +113,10 @@ class VertexAI:
             try:
                 name = f"{self._parent}/pipelineJobs/{identifier}"
                 self._pipelines.cancel_pipeline_job(name=name, timeout=_SECONDS, retry=None)
-            except exceptions.FailedPrecondition:
-                return  # it has ended
+            except exceptions.BadRequest:
+                # By REST there is no telling a failed precondition: it may have ended.
+                if self._read(self._get(identifier)).state not in ENDED:
+                    raise
 
         self._persistently(cancel)
 
@@ -242,7 +245,7 @@ class VertexAI:
         )
 
     def resume_schedule(self, found: Scheduled) -> None:
-        """Goes on from now: Vertex AI's own default would make up for all that was missed."""
+        """Goes on from now: Google's own SDK would have all made up for that was missed."""
         request = {"name": found.identifier, "catch_up": False}
         self._persistently(
             lambda: self._schedules.resume_schedule(request=request, timeout=_SECONDS, retry=None)
