@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines import examples
+from pipelines.cloud import schedules_cli
 from trainer import imports
 from trainer.errors import TryAgain, UserError
 
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(examples.app, name="examples")
+app.add_typer(schedules_cli.app, name="schedules")
 
 CPUS = os.cpu_count() or 1
 

@@ -33,6 +33,9 @@ NEEDS = {
     "paper2hub why": "a run of the reader's",
     "paper2hub parity": "Docker, and minutes: tests/test_local_docker.py does it",
     "paper2hub import-weights": "a checkpoint of the reader's",
+    "paper2hub plan": "an account: tests/test_cloud_pipelines.py has a stand-in for one",
+    "paper2hub submit": "an account",
+    "paper2hub schedules sync": "an account",
     "paper2hub examples verify": "examples of the reader's: pipelines/examples_test.py has its own",
     "paper2hub examples show": "examples of the reader's",
     "paper2hub examples diff": "examples of the reader's",
@@ -117,6 +120,17 @@ def test_the_page_of_the_data_names_every_dataset_and_options_that_exist() -> No
     for command, rest in lines:
         shown = execute([program, "examples", command, "--help"], ROOT)
         for option in re.findall(r"--?[a-z][a-z-]*", rest):
+            assert option in shown, f"{option} is no option of {command}"
+
+
+def test_the_page_of_the_clouds_names_commands_and_options_that_exist() -> None:
+    page = (ROOT / "pipelines" / "cloud" / "README.md").read_text(encoding="utf-8")
+    program = str(Path(sys.executable).parent / "paper2hub")
+    lines = re.findall(r"^\$ paper2hub (schedules [a-z-]+|[a-z]+)(.*)$", page, re.MULTILINE)
+    assert {"submit", "plan", "compile", "lock", "watch", "cancel", "jobs"} < {c for c, _ in lines}
+    for command, rest in lines:
+        shown = execute([program, *command.split(), "--help"], ROOT)
+        for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", rest):
             assert option in shown, f"{option} is no option of {command}"
 
 

@@ -181,20 +181,21 @@ class Kubeflow:
         return [_schedule(run) for run in self._persistently(pages)]
 
     def create_schedule(self, recurring: Recurring) -> Scheduled:
-        """Makes a recurring run, once: one of this name and content that is there is taken."""
+        """Makes a recurring run, once, whatever answer is lost."""
         cron, experiment = in_utc(recurring), self._experiment
         note = {
             OURS: recurring.name,
             "digest": schedule_digest(recurring),
             "time_zone": recurring.time_zone,
         }
+        before = {found.identifier for found in self.schedules()}
         tried = False
 
         def create() -> Scheduled:
             nonlocal tried
             if tried:
                 for found in self.schedules():
-                    if (found.name, found.digest) == (recurring.name, note["digest"]):
+                    if found.name == recurring.name and found.identifier not in before:
                         return found
             tried = True
             with _package(recurring.request) as package, _quietly():

@@ -182,7 +182,7 @@ class VertexAI:
         return [self._read_schedule(schedule) for schedule in self._persistently(pages)]
 
     def create_schedule(self, recurring: Recurring) -> Scheduled:
-        """Makes a schedule, once: one of this name and content that is there already is taken."""
+        """Makes a schedule, once, whatever answer is lost."""
         schedule = self._schedule(recurring)
 
         def create() -> Schedule:
@@ -190,14 +190,15 @@ class VertexAI:
                 parent=self._parent, schedule=schedule, timeout=_SECONDS, retry=None
             )
 
-        # Schedules have no identifiers of ours: before another attempt, look.
+        # Schedules have no identifiers of ours: before another attempt, look for a new one.
+        before = {found.identifier for found in self.schedules()}
         tried = False
 
         def create_once() -> Scheduled:
             nonlocal tried
             if tried:
                 for found in self.schedules():
-                    if found.name == recurring.name and found.digest == schedule_digest(recurring):
+                    if found.name == recurring.name and found.identifier not in before:
                         return found
             tried = True
             return self._read_schedule(create())
