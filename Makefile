@@ -36,6 +36,14 @@ lint: setup  ## format, lint and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+# checkov wants other versions of what we stand on, so it has an environment of its own.
+lint-infra:  ## checkov over Terraform, workflows and Dockerfiles; Terraform's format where it is installed
+	if command -v terraform >/dev/null; then terraform -chdir=infra fmt -check -recursive; fi
+	test -e build/checkov/.installed || { $(PYTHON) -m venv --clear build/checkov && \
+		build/checkov/bin/pip install --quiet --disable-pip-version-check --no-deps \
+			--require-hashes --requirement infra/requirements.txt && touch build/checkov/.installed; }
+	build/checkov/bin/checkov --config-file infra/checkov.yaml
+
 compile: setup  ## every pipeline for every target, into build/pipelines
 	for target in local kubeflow vertex; do \
 		$(VENV)/bin/paper2hub compile --all --target $$target -o build/pipelines/$$target || exit 1; done

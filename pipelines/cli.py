@@ -203,15 +203,10 @@ def compile_command(
     asked = {part: parse_machine(text) for part, text in _machines(machines).items()}
     place = Placement(target, asked)  # type: ignore[arg-type]  # compiling checks it
     if model:
-        files = [compile_model(model, output or f"{model}.yaml", place)]
+        files = [compile_model(model, output or f"{model}.yaml", place, images)]
     else:
-        files = compile_all(output or "compiled", place)
+        files = compile_all(output or "compiled", place, images)
     for file in files:
-        if images:
-            from pipelines.cloud.images import pin
-            from trainer.artifact import write_text
-
-            write_text(file, pin(file.read_text(encoding="utf-8"), images))
         print(file)
 
 

@@ -89,8 +89,12 @@ class Account:
             secrets={key: self._secret(name) for key, name in self.secrets.items()},
         )
 
-    def parameters(self) -> dict[str, Any]:
-        """Values of pipeline parameters that follow from the account."""
+    def parameters(self, data_image: str) -> dict[str, Any]:
+        """Values of pipeline parameters that follow from the account.
+
+        Args:
+            data_image: the image of the steps that make data, which Dataflow's machines run.
+        """
         if self.beam != "dataflow":
             return {}
         options = {
@@ -99,6 +103,7 @@ class Account:
             "region": self.region,
             "temp_location": f"{self.root.rstrip('/')}/dataflow",
             "service_account_email": self.dataflow_service_account or self.service_account,
+            "sdk_container_image": data_image,
         }
         given = (f"--{name}={value}" for name, value in options.items() if value)
         return {"beam_options": " ".join(given)}

@@ -41,12 +41,13 @@ def test_accounts_are_found_by_name_and_by_kind(file: Path, monkeypatch) -> None
     assert place.machines["training"].accelerator == "NVIDIA_L4"
     assert account.placement().machines["training"].topology == "2x2"
     assert place.secrets == {"HF_TOKEN": "projects/my-project/secrets/hub-token/versions/latest"}
-    assert account.parameters() == {
+    assert account.parameters("r/data@sha256:0") == {
         "beam_options": "--runner=DataflowRunner --project=my-project --region=europe-west4 "
         "--temp_location=gs://my-project-runs/pipelines/dataflow "
-        "--service_account_email=runner@my-project.iam.gserviceaccount.com"
+        "--service_account_email=runner@my-project.iam.gserviceaccount.com "
+        "--sdk_container_image=r/data@sha256:0"
     }
-    assert find_account("cluster").parameters() == {}
+    assert find_account("cluster").parameters("") == {}
 
 
 @pytest.mark.parametrize(

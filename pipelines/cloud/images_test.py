@@ -93,6 +93,14 @@ def test_a_lock_file_pins_without_a_registry(tmp_path: Path, registry: str) -> N
     ]
 
 
+def test_a_pipeline_that_cannot_be_pinned_is_not_there(tmp_path: Path, registry: str) -> None:
+    with pytest.raises(UserError, match="must be there"):
+        compile_model("autoencoder", tmp_path / "p.yaml", "vertex", f"{registry}/gone")
+    assert list(tmp_path.iterdir()) == []
+    file = compile_model("autoencoder", tmp_path / "p.yaml", "vertex", registry)
+    assert unpinned(file.read_text()) == []
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

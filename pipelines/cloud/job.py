@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import yaml
@@ -20,7 +20,7 @@ ENDED = ("succeeded", "failed", "cancelled")
 OURS = "paper2hub"
 """Label of everything that we make, with the name of the model; what lacks it is not ours."""
 
-_DIGITS = 12  # of a digest: two of a million requests collide once in 500 cases of a million
+_DIGITS = 12  # of a digest: of a million requests two are the same by chance once in 560 times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,14 +221,3 @@ class Cloud(Protocol):
 def schedule_digest(recurring: Recurring) -> str:
     """What tells whether a schedule still submits what it was made for."""
     return recurring.request.digest()[:_DIGITS]
-
-
-def with_tasks(record: RunRecord, tasks: Mapping[str, TaskRecord]) -> RunRecord:
-    """The record with what a cloud says of its tasks; tasks that it does not tell of wait."""
-    return dataclasses.replace(record, tasks={**record.tasks, **tasks})
-
-
-def order(names: Sequence[str], record: RunRecord) -> list[str]:
-    """Names in the order of the record's tasks, unknown ones last."""
-    known = list(record.tasks)
-    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))

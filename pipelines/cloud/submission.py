@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipelines.cloud import images
 from pipelines.cloud.account import Account
 from pipelines.cloud.job import ENDED, Cloud, Job, Request
 from pipelines.local.display import Display
@@ -74,16 +73,21 @@ def request_for(
         )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{model}.yaml"
-        text = compile_model(model, file, account.placement(machines)).read_text(encoding="utf-8")
+        text = compile_model(model, file, account.placement(machines), where).read_text("utf-8")
     request = Request(
         model=model,
-        text=images.pin(text, where),
-        parameters={**account.parameters(), **(parameters or {})},
+        text=text,
+        parameters={**account.parameters(_data_image(text)), **(parameters or {})},
         labels=dict(labels or {}),
         cache=cache,
     )
     parameter_values(parse_graph(request.text), request.parameters)
     return request
+
+
+def _data_image(text: str) -> str:
+    """The image of the steps of a compiled pipeline that make data."""
+    return dict(parse_graph(text).containers())["create-tfrecords"].image
 
 
 def submit(request: Request, cloud: Cloud, again: bool = False) -> tuple[Job, bool]:

@@ -69,6 +69,8 @@ def test_a_request_is_compiled_pinned_and_checked(monkeypatch) -> None:
     account = Account("vertex", "vertex", "gs://b", images="r", project="p", region="e")
     made = request_for("autoencoder", account, {"settings": {"epochs": 2}})
     assert "r/trainer@d" in made.text and "paper2hub/trainer:" not in made.text
+    on_dataflow = request_for("autoencoder", dataclasses.replace(account, beam="dataflow"))
+    assert on_dataflow.parameters["beam_options"].endswith(" --sdk_container_image=r/data@d")
     assert made.all_labels() == {"paper2hub": "autoencoder"}
     assert list(made.record("x").tasks) == [
         *("create-tfrecords", "preprocess", "train", "evaluate", "export-hub", "report"),
