@@ -28,7 +28,12 @@ from tests.cloud.cloud import Cloud
 from trainer.catalog import model_part
 
 ROOT = Path(__file__).parents[1]
-MODELS = ["autoencoder", *(pytest.param(m, marks=pytest.mark.slow) for m in ("dcgan", "regnety"))]
+QUICKEST = ("autoencoder", "vertex")
+CASES = [
+    pytest.param(model, target, marks=[] if (model, target) == QUICKEST else [pytest.mark.slow])
+    for model in ("autoencoder", "dcgan", "regnety")
+    for target in ("vertex", "kubeflow")
+]
 SUNDAY = datetime.datetime(2026, 11, 22, 12, tzinfo=datetime.UTC)
 MONDAY_AFTER_THREE = datetime.timedelta(hours=16)
 
@@ -118,8 +123,7 @@ def whole_way(cloud: Cloud, model: str, target: str, folder: Path) -> None:
     assert len(found) == 2 and found[0]["sha256"] == found[1]["sha256"]
 
 
-@pytest.mark.parametrize("target", ["vertex", "kubeflow"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "target"), CASES)
 def test_from_a_bucket_to_finished_artifacts(
     cloud: Cloud, tmp_path: Path, model: str, target: str
 ) -> None:
