@@ -232,7 +232,8 @@ def test_scenes_of_tux_paint_share_nothing_between_splits(tmp_path: Path) -> Non
             example = dataset.read(split, number)
             mask = pixels(example["mask"])
             assert mask.shape == pixels(example["image"]).shape[:2]
-            assert set(np.unique(mask)) == {0, 255} and 0.005 < (mask > 0).mean() < 0.8
+            # The thinnest have two or three of a thousand pixels.
+            assert set(np.unique(mask)) == {0, 255} and 0.001 < (mask > 0).mean() < 0.8
     assert stamps["validation"] | stamps["test"] <= photos
     assert not stamps["train"] & (stamps["validation"] | stamps["test"])
     assert not stamps["validation"] & stamps["test"]
