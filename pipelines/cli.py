@@ -105,6 +105,11 @@ EnvFile = Annotated[
     typer.Option(help="File of KEY=VALUE lines: variables and secrets for the steps."),
 ]
 Network = Annotated[str, typer.Option(help="With --docker: the containers' network.")]
+Dataset = Annotated[str | None, typer.Option(help="Name of the dataset, to be sure.")]
+CloudData = Annotated[
+    str | None, typer.Option(help="Where the dataset is, as in gs://BUCKET/FOLDER.")
+]
+SubmittedJob = Annotated[str, typer.Argument(help="A job, by the name that submit printed.")]
 Machines = Annotated[
     list[str] | None,
     typer.Option(
@@ -218,7 +223,7 @@ def run(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the dataset; its layout tells which one it is.")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Name of the dataset, to be sure.")] = None,
+    dataset: Dataset = None,
     settings: Settings = None,
     training: TrainingSettings = None,
     parameters: Parameters = None,
@@ -443,7 +448,7 @@ def parity(
         str, typer.Argument(metavar="MODEL|FILE.yaml", help="A model, or a compiled pipeline.")
     ],
     data: Annotated[Path | None, typer.Option(help="Folder of the dataset.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Name of the dataset, to be sure.")] = None,
+    dataset: Dataset = None,
     settings: Settings = None,
     parameters: Parameters = None,
     root: Root = Path("runs"),
@@ -519,10 +524,8 @@ def submit(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     target: Account,
     targets: Targets = None,
-    data: Annotated[
-        str | None, typer.Option(help="Where the dataset is, as in gs://BUCKET/FOLDER.")
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Name of the dataset, to be sure.")] = None,
+    data: CloudData = None,
+    dataset: Dataset = None,
     settings: Settings = None,
     training: TrainingSettings = None,
     parameters: Parameters = None,
@@ -567,10 +570,8 @@ def plan(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     target: Account,
     targets: Targets = None,
-    data: Annotated[
-        str | None, typer.Option(help="Where the dataset is, as in gs://BUCKET/FOLDER.")
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Name of the dataset, to be sure.")] = None,
+    data: CloudData = None,
+    dataset: Dataset = None,
     settings: Settings = None,
     training: TrainingSettings = None,
     parameters: Parameters = None,
@@ -608,7 +609,7 @@ def plan(
 
 @app.command(epilog="Example: paper2hub watch regnety-0123456789ab --target vertex")
 def watch(
-    job: Annotated[str, typer.Argument(help="A job, by the name that submit printed.")],
+    job: SubmittedJob,
     target: Account,
     targets: Targets = None,
 ) -> None:
@@ -621,7 +622,7 @@ def watch(
 
 @app.command(epilog="Example: paper2hub cancel regnety-0123456789ab --target vertex")
 def cancel(
-    job: Annotated[str, typer.Argument(help="A job, by the name that submit printed.")],
+    job: SubmittedJob,
     target: Account,
     targets: Targets = None,
 ) -> None:
@@ -724,9 +725,11 @@ def _values_for(
 
     changes, way = parse_settings(settings or []), _way_of_training(training)
     _check_settings(model, changes)
-    with tempfile.TemporaryDirectory() as folder:
-        graph = parse_graph(compiled_text(model, Path(folder)))
-    values = _parameters(graph, parameters or [])
+    values = {}
+    if parameters:  # only their types take a compiled pipeline
+        with tempfile.TemporaryDirectory() as folder:
+            graph = parse_graph(compiled_text(model, Path(folder)))
+        values = _parameters(graph, parameters)
     if changes:
         values["settings"] = changes
     if way:

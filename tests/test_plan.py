@@ -12,9 +12,6 @@ from pipelines.cloud.submission import cloud_of
 from pipelines.compile import compile_model
 from tests.cloud.cloud import Cloud
 
-# What KFP's client says whenever it is made.
-pytestmark = pytest.mark.filterwarnings("ignore:This client only works with:FutureWarning")
-
 DIGEST = "0123456789abcdef" * 4
 
 

@@ -165,7 +165,7 @@ def command_here(request: Request, folder: Path) -> list[str]:
 
 
 class Crontab:
-    """The schedules of one project on this machine; see `pipelines.cloud.schedules.Schedules`.
+    """The schedules of one project on this machine; see `pipelines.cloud.job.Schedules`.
 
     Args:
         folder: the project's folder, in which its commands run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal, Protocol
 
 import yaml
@@ -177,7 +177,29 @@ class Scheduled:
     last_run: str = ""
 
 
-class Cloud(Protocol):
+class Schedules(Protocol):
+    """What a target must be able to do with schedules; this machine can, too."""
+
+    def schedules(self) -> list[Scheduled]:
+        """All schedules of the target, those that are not ours too."""
+
+    def create_schedule(self, recurring: Recurring) -> Scheduled:
+        """Makes a schedule; it never makes up for runs before."""
+
+    def update_schedule(self, found: Scheduled, recurring: Recurring) -> bool:
+        """Changes what can be changed in place; False, and nothing done, where it cannot be."""
+
+    def delete_schedule(self, found: Scheduled) -> None:
+        """Deletes a schedule; what it has submitted stays."""
+
+    def pause_schedule(self, found: Scheduled) -> None:
+        """Lets it wait."""
+
+    def resume_schedule(self, found: Scheduled) -> None:
+        """Goes on from now; runs that it missed stay missed."""
+
+
+class Cloud(Schedules, Protocol):
     """One account, as commands use it. Every call is tried again while the cloud is busy.
 
     What the cloud refuses is a UserError with the command that mends it; what it did not answer in
@@ -199,23 +221,11 @@ class Cloud(Protocol):
     def earlier(self, pipeline: str, most: int = 5) -> list[Earlier]:
         """The newest jobs of a pipeline that have succeeded, the newest first."""
 
-    def schedules(self) -> list[Scheduled]:
-        """All schedules of the account, those that are not ours too."""
 
-    def create_schedule(self, recurring: Recurring) -> Scheduled:
-        """Makes a schedule; it never makes up for runs before."""
-
-    def update_schedule(self, found: Scheduled, recurring: Recurring) -> bool:
-        """Changes what can be changed in place; False, and nothing done, where it cannot be."""
-
-    def delete_schedule(self, found: Scheduled) -> None:
-        """Deletes a schedule; what it has submitted stays."""
-
-    def pause_schedule(self, found: Scheduled) -> None:
-        """Lets it wait."""
-
-    def resume_schedule(self, found: Scheduled) -> None:
-        """Goes on from now; runs that it missed stay missed."""
+def new_schedule(target: Schedules, name: str, before: Set[str]) -> Scheduled | None:
+    """The schedule of a name of ours that was not there before, by its identifier."""
+    found = (s for s in target.schedules() if s.name == name and s.identifier not in before)
+    return next(found, None)
 
 
 def schedule_digest(recurring: Recurring) -> str:

@@ -10,7 +10,6 @@ import json
 import tempfile
 import threading
 import warnings
-import zoneinfo
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ import kfp
 from kfp_server_api.exceptions import ApiException
 
 from pipelines.cloud.account import Account
+from pipelines.cloud.cron import in_utc
 from pipelines.cloud.job import (
     ENDED,
     OURS,
@@ -28,9 +28,10 @@ from pipelines.cloud.job import (
     Request,
     Scheduled,
     State,
+    new_schedule,
     schedule_digest,
 )
-from pipelines.cloud.refusal import code_of, persistently
+from pipelines.cloud.refusal import code_of, once, persistently
 from pipelines.local.record import TaskRecord, TaskStatus
 from trainer.errors import UserError
 
@@ -73,13 +74,8 @@ class Kubeflow:
     def create(self, request: Request, identifier: str) -> Job:
         """Submits, unless a run of this identifier is there already."""
         experiment = self._experiment
-        tried = False
 
-        def submit() -> None:
-            nonlocal tried
-            if tried and self._named(identifier):
-                return  # the answer was lost, and not the run
-            tried = True
+        def submit() -> list[Any]:
             with _package(request) as package, _quietly():
                 self._client.run_pipeline(
                     experiment_id=experiment,
@@ -90,10 +86,14 @@ class Kubeflow:
                     enable_caching=request.cache,
                     service_account=self._account.service_account or None,
                 )
+            return []
 
-        if not self._persistently(lambda: self._named(identifier)):
-            self._persistently(submit)
-        first, *others = self._persistently(lambda: self._named(identifier))
+        def named() -> list[Any]:
+            return self._named(identifier)
+
+        if not self._persistently(named):
+            once(submit, lambda: named() or None, self._account)
+        first, *others = self._persistently(named)
         for run in others:
             self._end(run.run_id)
         return self._read(first)
@@ -182,22 +182,17 @@ class Kubeflow:
 
     def create_schedule(self, recurring: Recurring) -> Scheduled:
         """Makes a recurring run, once, whatever answer is lost."""
-        cron, experiment = in_utc(recurring), self._experiment
+        now = datetime.datetime.now(datetime.UTC)
+        cron = in_utc(recurring.cron, recurring.time_zone, now)
+        experiment = self._experiment
         note = {
             OURS: recurring.name,
             "digest": schedule_digest(recurring),
-            "time_zone": recurring.time_zone,
+            "time_zone": "UTC",
         }
         before = {found.identifier for found in self.schedules()}
-        tried = False
 
         def create() -> Scheduled:
-            nonlocal tried
-            if tried:
-                for found in self.schedules():
-                    if found.name == recurring.name and found.identifier not in before:
-                        return found
-            tried = True
             with _package(recurring.request) as package, _quietly():
                 made = self._client.create_recurring_run(
                     experiment_id=experiment,
@@ -205,7 +200,7 @@ class Kubeflow:
                     description=json.dumps(note),
                     start_time=recurring.start or None,
                     end_time=recurring.end or None,
-                    cron_expression=cron,
+                    cron_expression=f"0 {cron}",  # it has a field for seconds
                     max_concurrency=recurring.most_at_once,
                     no_catchup=True,
                     params=dict(recurring.request.parameters),
@@ -221,7 +216,7 @@ class Kubeflow:
             raise UserError(
                 f"Schedule {recurring.name}: Kubeflow knows no most_runs; give an end instead."
             )
-        return self._persistently(create)
+        return once(create, lambda: new_schedule(self, recurring.name, before), self._account)
 
     def update_schedule(self, found: Scheduled, recurring: Recurring) -> bool:
         """Nothing of a recurring run can be changed."""
@@ -334,23 +329,6 @@ def _quietly() -> Iterator[None]:
     """Keeps what KFP's client prints of its own accord from what a command prints."""
     with _PRINTING, contextlib.redirect_stdout(io.StringIO()):
         yield
-
-
-def in_utc(recurring: Recurring) -> str:
-    """The six fields that Kubeflow takes, seconds first; it means them in UTC.
-
-    Raises:
-        UserError: they are meant in another zone, whose hours are not those of UTC all year.
-    """
-    zone = zoneinfo.ZoneInfo(recurring.time_zone)
-    year = datetime.datetime.now(datetime.UTC).year
-    moments = [datetime.datetime(year, month, 1, tzinfo=zone) for month in range(1, 13)]
-    if any(moment.utcoffset() for moment in moments):
-        raise UserError(
-            f"Schedule {recurring.name}: Kubeflow means the time in UTC, so time_zone must be UTC; "
-            f"got {recurring.time_zone}."
-        )
-    return f"0 {recurring.cron}"
 
 
 def _pipeline_of(earlier: Earlier) -> str:

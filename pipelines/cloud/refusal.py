@@ -33,7 +33,7 @@ _LOST = (
 )
 
 
-def may_succeed_later(error: Exception) -> bool:
+def may_succeed_later(error: BaseException) -> bool:
     """Whether the same request may succeed if it is sent again."""
     if isinstance(error, exceptions.GoogleAPICallError):
         return error.code in BUSY
@@ -68,6 +68,30 @@ def persistently(call: Callable[[], T], account: Account, patience: float = PATI
         raise_as_ours(error, account)
 
 
+def once(make: Callable[[], T], made: Callable[[], T | None], account: Account) -> T:
+    """What making something gives; it is made once, whatever answer is lost.
+
+    Args:
+        make: makes it.
+        made: looks for what an attempt has made whose answer was lost; None where none has.
+        account: whose cloud it is.
+
+    Raises:
+        UserError: the cloud refuses, with the command that mends it.
+        TryAgain: the cloud was busy, or out of reach, until patience ran out.
+    """
+    tried = False
+
+    def attempt() -> T:
+        nonlocal tried
+        if tried and (found := made()) is not None:
+            return found
+        tried = True
+        return make()
+
+    return persistently(attempt, account)
+
+
 def raise_as_ours(error: BaseException, account: Account) -> NoReturn:
     """Raises what a command can show of an answer.
 
@@ -97,7 +121,7 @@ def raise_as_ours(error: BaseException, account: Account) -> NoReturn:
         ) from error
     if code == 429:
         raise TryAgain(_quota(message, account)) from error
-    if code in BUSY or may_succeed_later(error):  # type: ignore[arg-type]
+    if code in BUSY or may_succeed_later(error):
         what = f"answers {code}" if code else f"is out of reach ({type(error).__name__})"
         raise TryAgain(f"The cloud of target {account.name} {what}; try again later.") from error
     if code == 404:

@@ -11,22 +11,20 @@ between the two loses nothing; what is then there twice, the next sync takes awa
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import difflib
-import io
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import yaml
 
 from pipelines.cloud import cron as crons
 from pipelines.cloud.account import Account
-from pipelines.cloud.job import Recurring, Request, Scheduled, schedule_digest
+from pipelines.cloud.job import Recurring, Request, Scheduled, Schedules, schedule_digest
 from pipelines.cloud.placement import Part
 from trainer.errors import TryAgain, UserError
 
@@ -106,28 +104,6 @@ class Entry:
         """Values of the pipeline's parameters that it sets."""
         given = {"settings": dict(self.settings), "training": dict(self.training)}
         return {**self.parameters, **{name: value for name, value in given.items() if value}}
-
-
-class Schedules(Protocol):
-    """What a target must be able to do with schedules; `pipelines.cloud.job.Cloud` can."""
-
-    def schedules(self) -> list[Scheduled]:
-        """All schedules of the target, those that are not ours too."""
-
-    def create_schedule(self, recurring: Recurring) -> Scheduled:
-        """Makes a schedule; it never makes up for runs before."""
-
-    def update_schedule(self, found: Scheduled, recurring: Recurring) -> bool:
-        """Changes what can be changed in place; False, and nothing done, where it cannot be."""
-
-    def delete_schedule(self, found: Scheduled) -> None:
-        """Deletes a schedule; what it has submitted stays."""
-
-    def pause_schedule(self, found: Scheduled) -> None:
-        """Lets it wait."""
-
-    def resume_schedule(self, found: Scheduled) -> None:
-        """Goes on from now; runs that it missed stay missed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,9 +338,7 @@ class _Account:
         return self._cloud.schedules()
 
     def create_schedule(self, recurring: Recurring) -> Scheduled:
-        # KFP's client prints where its experiment is, in between what we print.
-        with contextlib.redirect_stdout(io.StringIO()):
-            return self._cloud.create_schedule(recurring)
+        return self._cloud.create_schedule(recurring)
 
     def update_schedule(self, found: Scheduled, recurring: Recurring) -> bool:
         return self._cloud.update_schedule(found, recurring)

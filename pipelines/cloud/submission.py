@@ -74,20 +74,17 @@ def request_for(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{model}.yaml"
         text = compile_model(model, file, account.placement(machines), where).read_text("utf-8")
+    graph = parse_graph(text)
+    data_image = dict(graph.containers())["create-tfrecords"].image
     request = Request(
         model=model,
         text=text,
-        parameters={**account.parameters(_data_image(text)), **(parameters or {})},
+        parameters={**account.parameters(data_image), **(parameters or {})},
         labels=dict(labels or {}),
         cache=cache,
     )
-    parameter_values(parse_graph(request.text), request.parameters)
+    parameter_values(graph, request.parameters)
     return request
-
-
-def _data_image(text: str) -> str:
-    """The image of the steps of a compiled pipeline that make data."""
-    return dict(parse_graph(text).containers())["create-tfrecords"].image
 
 
 def submit(request: Request, cloud: Cloud, again: bool = False) -> tuple[Job, bool]:

@@ -33,9 +33,10 @@ from pipelines.cloud.job import (
     Request,
     Scheduled,
     State,
+    new_schedule,
     schedule_digest,
 )
-from pipelines.cloud.refusal import persistently, raise_as_ours
+from pipelines.cloud.refusal import once, persistently, raise_as_ours
 from pipelines.local.record import TaskRecord, TaskStatus
 
 T = TypeVar("T")
@@ -185,25 +186,16 @@ class VertexAI:
         """Makes a schedule, once, whatever answer is lost."""
         schedule = self._schedule(recurring)
 
-        def create() -> Schedule:
-            return self._schedules.create_schedule(
-                parent=self._parent, schedule=schedule, timeout=_SECONDS, retry=None
+        def create() -> Scheduled:
+            return self._read_schedule(
+                self._schedules.create_schedule(
+                    parent=self._parent, schedule=schedule, timeout=_SECONDS, retry=None
+                )
             )
 
-        # Schedules have no identifiers of ours: before another attempt, look for a new one.
+        # Schedules have no identifiers of ours: one that is new is the one.
         before = {found.identifier for found in self.schedules()}
-        tried = False
-
-        def create_once() -> Scheduled:
-            nonlocal tried
-            if tried:
-                for found in self.schedules():
-                    if found.name == recurring.name and found.identifier not in before:
-                        return found
-            tried = True
-            return self._read_schedule(create())
-
-        made = self._persistently(create_once)
+        made = once(create, lambda: new_schedule(self, recurring.name, before), self._account)
         if recurring.paused:
             self.pause_schedule(made)
         return made
