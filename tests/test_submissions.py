@@ -73,6 +73,8 @@ def test_as_many_jobs_as_requests_whatever_goes_wrong(
     assert len(set(once)) == count
     there = [job.identifier for job in mine.jobs(2 * count)]
     assert sorted(there) == sorted(once)
+    if kind == "kubeflow":  # nor was any made twice and one of them ended
+        assert len(cloud.kubeflow.works) == count
     # The trouble was real.
     assert min(injected.values()) > 0 and sum(injected.values()) > count / 2, injected
 
@@ -101,6 +103,7 @@ def test_a_lost_answer_is_no_second_job(cloud: Cloud, tmp_path: Path) -> None:
         job, made = submit(Request("autoencoder", text), mine)
         assert made and mine.find(job.identifier) is not None
         assert len(mine.jobs()) == 1
+    assert len(cloud.kubeflow.works) == 1
     assert cloud.faults.count("lost") == 2
 
 
